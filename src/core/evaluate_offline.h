@@ -1,0 +1,51 @@
+#ifndef AISLE_CORE_EVALUATE_OFFLINE_H
+#define AISLE_CORE_EVALUATE_OFFLINE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/status.h"
+#include "core/engine.h"
+
+/* Offline evaluation over the full catalogue: for each case (a prefix and its next item) the user
+ * model's vector is scored against all items exactly, and the rank of the next item counts the items
+ * with a higher or an equal score (ties broken against us). Popularity of the release is the
+ * baseline row. Metrics: HR@k, MRR@k, nDCG@k (one relevant item: nDCG = 1 / log2(1 + rank)),
+ * coverage@k: share of the catalogue that stands in some top k. */
+enum evaluate_protocol {
+    PROTOCOL_LEAVE_LAST_OUT, /* a user's last event, from all before it */
+    PROTOCOL_EVERY_POSITION, /* each event of a session after its first, from those before it */
+    PROTOCOL_PAIRS,          /* a file of prefix TAB next item */
+};
+enum { EVALUATE_CUTOFFS_MAX = 8 };
+
+struct evaluate_config {
+    const char *events_path; /* or NULL with pairs_path */
+    const char *pairs_path;
+    enum evaluate_protocol protocol;
+    size_t cutoffs[EVALUATE_CUTOFFS_MAX]; /* ascending; default 5, 10, 20 */
+    size_t n_cutoffs;
+    bool exclude_history; /* items of the prefix are not ranked (the next item always is) */
+    const char *per_user_path; /* TSV: user, n_prefix, next item, rank, rank of popularity; or NULL */
+    size_t n_threads;
+};
+
+struct evaluate_metrics {
+    double hr[EVALUATE_CUTOFFS_MAX], mrr[EVALUATE_CUTOFFS_MAX], ndcg[EVALUATE_CUTOFFS_MAX];
+    double coverage[EVALUATE_CUTOFFS_MAX];
+};
+struct evaluate_result {
+    uint64_t n;          /* cases */
+    uint64_t n_unknown;  /* cases whose next item is not in the catalogue: count as missed */
+    uint64_t n_empty;    /* cases without any known item in the prefix: popularity answers */
+    struct evaluate_metrics model, popularity;
+    double seconds;
+};
+void evaluate_config_default(struct evaluate_config *config);
+const char *evaluate_protocol_name(enum evaluate_protocol protocol);
+bool evaluate_protocol_parse(const char *text, enum evaluate_protocol *out);
+enum status evaluate_offline(const struct engine *engine, const struct evaluate_config *config,
+                             struct evaluate_result *result, struct error *err) STATUS_CHECKED;
+
+#endif
