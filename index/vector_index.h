@@ -60,13 +60,13 @@ enum status vector_scan_rows(const struct vectors *vectors, const float *query,
 /* Building, offline, on all cores. */
 struct vector_index_build_config {
     const struct vectors *vectors; /* [N × D], finite */
-    const char *factory;    /* FAISS factory string, or "auto": Flat under EXACT_MAX_ITEMS items, else
-                               IVF with SQfp16 lists, nlist by size */
-    const float *queries;   /* [Q × D] made by the user model; NULL: vectors of items are used */
+    const char *factory;  /* FAISS factory string, or "auto": Flat under EXACT_MAX_ITEMS items, else
+                             IVF with SQfp16 lists, nlist by size */
+    const float *queries; /* [Q × D] made by the user model; NULL: vectors of items are used */
     size_t n_queries;
-    size_t recall_k;        /* K of recall@K; default 100 */
-    double target_recall;   /* e.g. 0.95 */
-    size_t n_threads;       /* 0: all */
+    size_t recall_k;      /* K of recall@K; default 100 */
+    double target_recall; /* e.g. 0.95 */
+    size_t n_threads;     /* 0: all */
     uint64_t seed;
     bool show_progress;
 };
@@ -93,8 +93,8 @@ enum status vector_index_build(const struct vector_index_build_config *config, c
 
 /* Mean recall@k of an open index against vector_scan_all on queries[Q × D], also the worst's. */
 enum status vector_index_recall(const struct vector_index *index, const struct vectors *vectors,
-                                const float *queries, size_t n_queries, size_t k,
-                                double *mean, double *worst, struct error *err) STATUS_CHECKED;
+                                const float *queries, size_t n_queries, size_t k, double *mean,
+                                double *worst, struct error *err) STATUS_CHECKED;
 
 /* Makes FAISS' OpenMP and BLAS use one thread in the calling thread; each worker calls it once. */
 void vector_index_single_thread(void);

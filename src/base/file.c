@@ -38,11 +38,7 @@ enum status path_join(char out[PATH_BYTES_MAX], const char *dir, const char *nam
         return error_set(err, STATUS_LIMIT, "path over %d bytes: %.60s…/%.60s", PATH_BYTES_MAX - 1,
                          dir, name);
     }
-    memcpy(out, dir, dir_len);
-    if (slash != 0) {
-        out[dir_len] = '/';
-    }
-    memcpy(out + dir_len + slash, name, name_len + 1);
+    (void)snprintf(out, PATH_BYTES_MAX, "%s%s%s", dir, slash != 0 ? "/" : "", name);
     return STATUS_OK;
 }
 
@@ -79,12 +75,13 @@ enum status file_read(const char *path, struct buf *out, struct error *err)
         goto out;
     }
     /* The size is a hint only: files of /proc say 0, others may grow meanwhile. */
-    if (info.st_size > 0 && (uintmax_t)info.st_size > out->max_bytes) {
+    bool has_size = S_ISREG(info.st_mode) && info.st_size > 0;
+    if (has_size && (uintmax_t)info.st_size > out->max_bytes) {
         status = error_set(err, STATUS_LIMIT, "%s has %jd bytes, over its limit of %zu", path,
                            (intmax_t)info.st_size, out->max_bytes);
         goto out;
     }
-    if (S_ISREG(info.st_mode) && info.st_size > 0) {
+    if (has_size) {
         (void)buf_reserve(out, (size_t)info.st_size);
     }
     while (out->status == STATUS_OK) {

@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 #include "base/file.h"
+#include "base/options_internal.h"
 #include "base/parse.h"
 
 /* One table, four sources. Every value, wherever it comes from, goes through set_value(), so that
@@ -24,16 +25,7 @@
  * command line, where scripts append to override. An empty environment variable counts as not set,
  * since container tools pass those on for variables nobody gave. */
 
-enum {
-    CONFIG_BYTES_MAX = 1 << 20,
-    NAME_BYTES_MAX = 48,
-    LABEL_BYTES = 160,
-    SUGGESTION_DISTANCE_MAX = 2,
-    HELP_COLUMN_MAX = 30
-};
-
-#define ENVIRONMENT_PREFIX "AISLE_"
-#define CONFIG_ROW_NAME "config"
+enum { CONFIG_BYTES_MAX = 1 << 20, LABEL_BYTES = 160, SUGGESTION_DISTANCE_MAX = 2 };
 
 enum level { LEVEL_DEFAULT, LEVEL_FILE, LEVEL_ENVIRONMENT, LEVEL_COMMAND };
 
@@ -74,32 +66,20 @@ struct run {
     struct error *err;
 };
 
-static void environment_name(const struct option_row *row, char out[NAME_BYTES_MAX])
-{
-    size_t at = strlen(ENVIRONMENT_PREFIX);
-    memcpy(out, ENVIRONMENT_PREFIX, at);
-    for (const char *c = row->name; *c != '\0'; c++) {
-        assert(at + 1 < NAME_BYTES_MAX);
-        char upper = *c >= 'a' && *c <= 'z' ? (char)(*c - 'a' + 'A') : *c;
-        out[at++] = *c == '-' ? '_' : upper;
-    }
-    out[at] = '\0';
-}
-
 __attribute__((format(printf, 4, 5))) static enum status fail_value(const struct run *run,
                                                                     const struct source *source,
                                                                     const struct option_row *row,
                                                                     const char *format, ...)
 {
     char label[LABEL_BYTES];
-    char variable[NAME_BYTES_MAX];
+    char variable[OPTION_NAME_BYTES_MAX];
     char reason[LABEL_BYTES];
     switch (source->level) {
     case LEVEL_COMMAND:
         (void)snprintf(label, sizeof label, "flag --%s", row->name);
         break;
     case LEVEL_ENVIRONMENT:
-        environment_name(row, variable);
+        option_environment_name(row, variable);
         (void)snprintf(label, sizeof label, "variable %s", variable);
         break;
     case LEVEL_FILE:
@@ -185,11 +165,6 @@ static enum status set_list(const struct run *run, const struct source *source,
     return STATUS_OK;
 }
 
-static const char *shown(const struct option_row *row, const char *text)
-{
-    return row->secret ? "***" : text;
-}
-
 static enum status check_range(const struct run *run, const struct source *source,
                                const struct option_row *row, double value, const char *text)
 {
@@ -197,7 +172,8 @@ static enum status check_range(const struct run *run, const struct source *sourc
     if (is_bounded && (value < row->min || value > row->max)) {
         const char *unit = row->unit != NULL ? row->unit : "";
         return fail_value(run, source, row, "%.40s is out of range (%.15g to %.15g%s%s)",
-                          shown(row, text), row->min, row->max, unit[0] != '\0' ? " " : "", unit);
+                          option_shown(row, text), row->min, row->max, unit[0] != '\0' ? " " : "",
+                          unit);
     }
     return STATUS_OK;
 }
@@ -215,6 +191,9 @@ static enum status set_value(const struct run *run, const struct source *source,
     if (state->level != source->level) {
         state->n = 0;
         state->level = source->level;
+        if (row->type == OPTION_LIST) {
+            memset(slot, 0, sizeof(struct option_list));
+        }
     }
     switch (row->type) {
     case OPTION_TEXT: {
@@ -228,7 +207,7 @@ static enum status set_value(const struct run *run, const struct source *source,
     case OPTION_INT:
         if (!parse_int64(text, len, &integer)) {
             return fail_value(run, source, row, "\"%.40s\" is not a whole number",
-                              shown(row, text));
+                              option_shown(row, text));
         }
         status = check_range(run, source, row, (double)integer, text);
         if (status == STATUS_OK) {
@@ -237,7 +216,8 @@ static enum status set_value(const struct run *run, const struct source *source,
         return status;
     case OPTION_NUMBER:
         if (!parse_double(text, len, &number)) {
-            return fail_value(run, source, row, "\"%.40s\" is not a number", shown(row, text));
+            return fail_value(run, source, row, "\"%.40s\" is not a number",
+                              option_shown(row, text));
         }
         status = check_range(run, source, row, number, text);
         if (status == STATUS_OK) {
@@ -246,7 +226,8 @@ static enum status set_value(const struct run *run, const struct source *source,
         return status;
     case OPTION_BOOL:
         if (!parse_bool(text, len, &flag)) {
-            return fail_value(run, source, row, "\"%.40s\" is not true or false", shown(row, text));
+            return fail_value(run, source, row, "\"%.40s\" is not true or false",
+                              option_shown(row, text));
         }
         memcpy(slot, &flag, sizeof flag);
         return STATUS_OK;
@@ -270,8 +251,8 @@ static const struct option_row *find_row(const struct option_table *table, const
 /* Levenshtein distance; a large value for names too long to be a slip. */
 static size_t edit_distance(const char *a, size_t a_len, const char *b, size_t b_len)
 {
-    size_t line[NAME_BYTES_MAX + 1];
-    if (a_len > NAME_BYTES_MAX || b_len > NAME_BYTES_MAX) {
+    size_t line[OPTION_NAME_BYTES_MAX + 1];
+    if (a_len > OPTION_NAME_BYTES_MAX || b_len > OPTION_NAME_BYTES_MAX) {
         return SIZE_MAX;
     }
     for (size_t j = 0; j <= b_len; j++) {
@@ -308,7 +289,7 @@ static const char *suggestion(const struct option_table *table, const char *name
 
 static enum status fail_unknown_flag(const struct run *run, const char *name, size_t len)
 {
-    int shown_len = len < NAME_BYTES_MAX ? (int)len : NAME_BYTES_MAX;
+    int shown_len = len < OPTION_NAME_BYTES_MAX ? (int)len : OPTION_NAME_BYTES_MAX;
     const char *near = suggestion(run->table, name, len);
     if (near != NULL) {
         return error_set(run->err, STATUS_INVALID, "flag --%.*s: unknown, did you mean --%s?",
@@ -392,8 +373,8 @@ static bool wants_help(int argc, const char *const *argv)
 
 static const char *environment_value(const struct option_row *row)
 {
-    char variable[NAME_BYTES_MAX];
-    environment_name(row, variable);
+    char variable[OPTION_NAME_BYTES_MAX];
+    option_environment_name(row, variable);
     /* Options are read while the process has one thread, and nothing of ours sets variables. */
     const char *value = getenv(variable); /* NOLINT(concurrency-mt-unsafe) */
     return value != NULL && value[0] != '\0' ? value : NULL;
@@ -434,7 +415,10 @@ static bool unquote(char *text, size_t len, size_t *out_len)
             if (i >= len || (text[i] != '"' && text[i] != '\\' && text[i] != 'n')) {
                 return false;
             }
-            c = text[i] == 'n' ? '\n' : text[i];
+            c = text[i];
+            if (c == 'n') {
+                c = '\n';
+            }
         }
         text[n++] = c;
     }
@@ -475,11 +459,11 @@ static enum status find_key(const struct run *run, const struct source *source, 
         const char *near = suggestion(run->table, name, len);
         return error_set(run->err, STATUS_INVALID, "%.100s:%zu: unknown name \"%.*s\"%s%s%s",
                          source->name, source->line,
-                         len < NAME_BYTES_MAX ? (int)len : NAME_BYTES_MAX, name,
+                         len < OPTION_NAME_BYTES_MAX ? (int)len : OPTION_NAME_BYTES_MAX, name,
                          near != NULL ? ", did you mean " : "", near != NULL ? near : "",
                          near != NULL ? "?" : "");
     }
-    if (strcmp((*out)->name, CONFIG_ROW_NAME) == 0) {
+    if (strcmp((*out)->name, OPTION_CONFIG_ROW) == 0) {
         return fail_value(run, source, *out, "cannot stand in a file");
     }
     if ((*out)->type != OPTION_LIST && state_of(run, *out)->level == LEVEL_FILE) {
@@ -605,7 +589,7 @@ static enum status start_run(struct run *run, struct options *out)
 static const char *config_path(const struct option_table *table,
                                const struct assignment *assignments, size_t n)
 {
-    const struct option_row *row = find_row(table, CONFIG_ROW_NAME, strlen(CONFIG_ROW_NAME));
+    const struct option_row *row = find_row(table, OPTION_CONFIG_ROW, strlen(OPTION_CONFIG_ROW));
     if (row == NULL) {
         return NULL;
     }
@@ -684,11 +668,7 @@ enum status options_parse_config(const struct option_table *table, const char *t
         return error_set(err, STATUS_LIMIT, "%.100s is over its limit of %d bytes", name,
                          CONFIG_BYTES_MAX);
     }
-    char *copy = mem_strndup("", 0);
-    if (len > 0) {
-        mem_free(copy);
-        copy = mem_alloc(len + 1);
-    }
+    char *copy = mem_alloc(len + 1);
     if (copy == NULL) {
         return no_memory(&run);
     }
@@ -720,150 +700,4 @@ void options_free(struct options *options)
     }
     mem_free(options->positional);
     *options = (struct options){0};
-}
-
-static size_t flag_text(const struct option_row *row, char *out, size_t out_bytes)
-{
-    static const char *const metavariables[] = {
-        [OPTION_TEXT] = " VALUE", [OPTION_INT] = " N",      [OPTION_NUMBER] = " X",
-        [OPTION_BOOL] = "",       [OPTION_LIST] = " VALUE",
-    };
-    int len = snprintf(out, out_bytes, "--%s%s", row->name, metavariables[row->type]);
-    return len > 0 ? (size_t)len : 0;
-}
-
-/* "(1 to 64 threads; default 2; repeatable; AISLE_WORKERS)", as far as there is something to say.
- */
-static void print_row_facts(const struct option_table *table, const struct option_row *row,
-                            FILE *out)
-{
-    const char *before = " (";
-    bool has_unit = row->unit != NULL && row->unit[0] != '\0';
-    if (row->min != 0.0 || row->max != 0.0) {
-        (void)fprintf(out, "%s%.15g to %.15g%s%s", before, row->min, row->max, has_unit ? " " : "",
-                      has_unit ? row->unit : "");
-        before = "; ";
-    } else if (has_unit) {
-        (void)fprintf(out, "%sin %s", before, row->unit);
-        before = "; ";
-    }
-    if (row->default_text != NULL && row->default_text[0] != '\0') {
-        (void)fprintf(out, "%sdefault %s", before, shown(row, row->default_text));
-        before = "; ";
-    }
-    if (row->type == OPTION_LIST) {
-        (void)fprintf(out, "%srepeatable", before);
-        before = "; ";
-    }
-    if (table->with_environment) {
-        char variable[NAME_BYTES_MAX];
-        environment_name(row, variable);
-        (void)fprintf(out, "%s%s", before, variable);
-        before = "; ";
-    }
-    (void)fputs(before[0] == ';' ? ")\n" : "\n", out);
-}
-
-void options_print_help(const struct option_table *table, FILE *out)
-{
-    char flag[2 * NAME_BYTES_MAX];
-    size_t column = strlen("-h, --help");
-    for (size_t i = 0; i < table->n_rows; i++) {
-        size_t len = flag_text(&table->rows[i], flag, sizeof flag);
-        column = len > column && len <= HELP_COLUMN_MAX ? len : column;
-    }
-    (void)fprintf(out, "usage: %s\n", table->synopsis);
-    if (table->about != NULL && table->about[0] != '\0') {
-        (void)fprintf(out, "\n%s\n", table->about);
-    }
-    (void)fputs("\noptions:\n", out);
-    for (size_t i = 0; i < table->n_rows; i++) {
-        (void)flag_text(&table->rows[i], flag, sizeof flag);
-        (void)fprintf(out, "  %-*s  %s", (int)column, flag, table->rows[i].help);
-        print_row_facts(table, &table->rows[i], out);
-    }
-    (void)fprintf(out, "  %-*s  show this text\n", (int)column, "-h, --help");
-    if (table->examples != NULL && table->examples[0] != '\0') {
-        size_t len = strlen(table->examples);
-        (void)fprintf(out, "\nexamples:\n%s%s", table->examples,
-                      table->examples[len - 1] == '\n' ? "" : "\n");
-    }
-}
-
-static void print_text(const struct option_row *row, const char *text, FILE *out)
-{
-    (void)fprintf(out, "%s = \"", row->name);
-    for (const char *c = shown(row, text); *c != '\0'; c++) {
-        if (*c == '"' || *c == '\\') {
-            (void)fputc('\\', out);
-        }
-        if (*c == '\n') {
-            (void)fputs("\\n", out);
-        } else {
-            (void)fputc(*c, out);
-        }
-    }
-    (void)fputs("\"\n", out);
-}
-
-/* The shorter of the two forms that reads back as the same number. */
-static void print_number(const struct option_row *row, double number, FILE *out)
-{
-    char text[40];
-    double again = 0.0;
-    int len = snprintf(text, sizeof text, "%.15g", number);
-    if (len < 0 || !parse_double(text, (size_t)len, &again) ||
-        memcmp(&again, &number, sizeof again)) {
-        (void)snprintf(text, sizeof text, "%.17g", number);
-    }
-    (void)fprintf(out, "%s = %s\n", row->name, row->secret ? "***" : text);
-}
-
-static void print_list(const struct option_row *row, const struct option_list *list, FILE *out)
-{
-    if (list->n == 0) {
-        (void)fprintf(out, "# %s =\n", row->name);
-    }
-    for (size_t i = 0; i < list->n; i++) {
-        print_text(row, list->values[i], out);
-    }
-}
-
-void options_print(const struct option_table *table, const void *target, FILE *out)
-{
-    for (size_t i = 0; i < table->n_rows; i++) {
-        const struct option_row *row = &table->rows[i];
-        const void *slot = (const unsigned char *)target + row->offset;
-        const char *text = NULL;
-        struct option_list list = {0};
-        int64_t integer = 0;
-        double number = 0.0;
-        bool flag = false;
-        switch (row->type) {
-        case OPTION_TEXT:
-            memcpy(&text, slot, sizeof text);
-            if (text != NULL) {
-                print_text(row, text, out);
-            } else {
-                (void)fprintf(out, "# %s =\n", row->name);
-            }
-            break;
-        case OPTION_INT:
-            memcpy(&integer, slot, sizeof integer);
-            (void)fprintf(out, "%s = %jd\n", row->name, (intmax_t)integer);
-            break;
-        case OPTION_NUMBER:
-            memcpy(&number, slot, sizeof number);
-            print_number(row, number, out);
-            break;
-        case OPTION_BOOL:
-            memcpy(&flag, slot, sizeof flag);
-            (void)fprintf(out, "%s = %s\n", row->name, flag ? "true" : "false");
-            break;
-        case OPTION_LIST:
-            memcpy(&list, slot, sizeof list);
-            print_list(row, &list, out);
-            break;
-        }
-    }
 }

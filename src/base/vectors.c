@@ -24,7 +24,7 @@
  * Half precision is IEEE 754 binary16, to nearest, ties to even, as VCVTPS2PH does it, including
  * that NaNs keep their upper payload bits and become quiet; both routes give equal bits. */
 
-enum { PREFETCH_ROWS = 6, PREFETCH_BYTES_MAX = 1024, CACHE_LINE_BYTES = 64, LANES = 8 };
+enum { PREFETCH_ROWS = 6, PREFETCH_BYTES_MAX = 1024, CACHE_LINE_BYTES = 64, LANES = 8, BLOCK = 32 };
 
 static size_t component_bytes(const struct vectors *vectors)
 {
@@ -166,7 +166,7 @@ AVX2_KERNEL static float dot_f32_avx2(const float *query, const unsigned char *r
     __m256 sum2 = _mm256_setzero_ps();
     __m256 sum3 = _mm256_setzero_ps();
     size_t d = 0;
-    for (; d + 4 * LANES <= dim; d += 4 * LANES) {
+    for (; d + BLOCK <= dim; d += BLOCK) {
         sum0 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d), load_floats(row, d), sum0);
         sum1 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d + 8), load_floats(row, d + 8), sum1);
         sum2 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d + 16), load_floats(row, d + 16), sum2);
@@ -189,7 +189,7 @@ AVX2_KERNEL static float dot_f16_avx2(const float *query, const unsigned char *r
     __m256 sum2 = _mm256_setzero_ps();
     __m256 sum3 = _mm256_setzero_ps();
     size_t d = 0;
-    for (; d + 4 * LANES <= dim; d += 4 * LANES) {
+    for (; d + BLOCK <= dim; d += BLOCK) {
         sum0 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d), load_halves(row, d), sum0);
         sum1 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d + 8), load_halves(row, d + 8), sum1);
         sum2 = _mm256_fmadd_ps(_mm256_loadu_ps(query + d + 16), load_halves(row, d + 16), sum2);

@@ -12,29 +12,28 @@
  *
  * Model folder, as `aisle train` and `aisle import-model` write it:
  *   item_ids.txt         one id a line; line r is row r of the vectors
- *   vectors.safetensors  tensor "item_vectors" [N × D] (F32 or F16), optional "item_counts" [N] F32:
- *                        events an item; or vectors.npy
- *   model.safetensors    user model weights and settings
+ *   vectors.safetensors  tensor "item_vectors" [N × D] (F32 or F16), optional "item_counts" [N]
+ * F32: events an item; or vectors.npy model.safetensors    user model weights and settings
  *   histories.jsonl      optional: sampled histories for recall queries and probes, a line each:
  *                        {"now_ms": …, "history": [["SKU1", "view", ms], …]} newest first
  *   training.json        optional: settings, data fingerprint, curves, for the manifest
  *
  * Rows of the release are the items of the item file, in its order. An item that the model has no
  * vector for gets the mean of its category's vectors (the nearest ancestor that has some), halved,
- * so that it can be found but does not crowd out items that are known; without any, zero. Vectors of
- * items that the file no longer has are dropped; both are counted and reported. */
+ * so that it can be found but does not crowd out items that are known; without any, zero. Vectors
+ * of items that the file no longer has are dropped; both are counted and reported. */
 struct build_config {
     const char *items_path;
     const char *model_dir;
     const char *releases;
-    const char *events_path;   /* NULL: popularity and histories of the model folder */
-    const char *index;         /* "auto" or a FAISS factory string */
-    double target_recall;      /* default 0.95 */
-    const char *channel;       /* default "stable"; NULL: publish to none */
-    bool force;                /* publish in spite of missed gates */
-    size_t n_threads;          /* 0: all */
+    const char *events_path; /* NULL: popularity and histories of the model folder */
+    const char *index;       /* "auto" or a FAISS factory string */
+    double target_recall;    /* default 0.95 */
+    const char *channel;     /* default "stable"; NULL: publish to none */
+    bool force;              /* publish in spite of missed gates */
+    size_t n_threads;        /* 0: all */
     uint64_t seed;
-    const char *vector_type;   /* "auto", "f32", "f16"; auto: f16 over F16_MIN_ITEMS items */
+    const char *vector_type; /* "auto", "f32", "f16"; auto: f16 over F16_MIN_ITEMS items */
 };
 enum { F16_MIN_ITEMS = 200000, RECALL_QUERIES = 1000 };
 

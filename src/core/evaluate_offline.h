@@ -9,8 +9,8 @@
 #include "core/engine.h"
 
 /* Offline evaluation over the full catalogue: for each case (a prefix and its next item) the user
- * model's vector is scored against all items exactly, and the rank of the next item counts the items
- * with a higher or an equal score (ties broken against us). Popularity of the release is the
+ * model's vector is scored against all items exactly, and the rank of the next item counts the
+ * items with a higher or an equal score (ties broken against us). Popularity of the release is the
  * baseline row. Metrics: HR@k, MRR@k, nDCG@k (one relevant item: nDCG = 1 / log2(1 + rank)),
  * coverage@k: share of the catalogue that stands in some top k. */
 enum evaluate_protocol {
@@ -27,7 +27,8 @@ struct evaluate_config {
     size_t cutoffs[EVALUATE_CUTOFFS_MAX]; /* ascending; default 5, 10, 20 */
     size_t n_cutoffs;
     bool exclude_history; /* items of the prefix are not ranked (the next item always is) */
-    const char *per_user_path; /* TSV: user, n_prefix, next item, rank, rank of popularity; or NULL */
+    const char
+        *per_user_path; /* TSV: user, n_prefix, next item, rank, rank of popularity; or NULL */
     size_t n_threads;
 };
 
@@ -36,9 +37,9 @@ struct evaluate_metrics {
     double coverage[EVALUATE_CUTOFFS_MAX];
 };
 struct evaluate_result {
-    uint64_t n;          /* cases */
-    uint64_t n_unknown;  /* cases whose next item is not in the catalogue: count as missed */
-    uint64_t n_empty;    /* cases without any known item in the prefix: popularity answers */
+    uint64_t n;         /* cases */
+    uint64_t n_unknown; /* cases whose next item is not in the catalogue: count as missed */
+    uint64_t n_empty;   /* cases without any known item in the prefix: popularity answers */
     struct evaluate_metrics model, popularity;
     double seconds;
 };

@@ -52,6 +52,9 @@ void filter_cache_close(struct filter_cache *cache);
  * last epoch is never evicted. */
 enum status filter_cache_get(struct filter_cache *cache, const char *json, size_t len,
                              const struct filter_rows **out, struct error *err) STATUS_CHECKED;
+/* Whether a text would compile: known to the cache, else filter_check. */
+enum status filter_cache_check(const struct filter_cache *cache, const char *json, size_t len,
+                               struct error *err) STATUS_CHECKED;
 void filter_cache_next_epoch(struct filter_cache *cache);
 
 #endif

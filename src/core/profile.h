@@ -8,10 +8,10 @@
 /* A linear ranking profile, data/profiles/NAME.json: weights over named features, and defaults. The
  * score of a candidate is the sum of weight × feature. */
 enum feature {
-    FEATURE_SIMILARITY,  /* inner product of user and item vector, -1 … 1 for unit vectors */
-    FEATURE_POPULARITY,  /* log-scaled share of recent events, 0 … 1 */
-    FEATURE_FRESHNESS,   /* 0.5^(age / half life), 0 where created_at is missing */
-    FEATURE_IN_STOCK,    /* 1 in stock or stock unknown, 0 out of stock */
+    FEATURE_SIMILARITY, /* inner product of user and item vector, -1 … 1 for unit vectors */
+    FEATURE_POPULARITY, /* log-scaled share of recent events, 0 … 1 */
+    FEATURE_FRESHNESS,  /* 0.5^(age / half life), 0 where created_at is missing */
+    FEATURE_IN_STOCK,   /* 1 in stock or stock unknown, 0 out of stock */
     N_FEATURES
 };
 const char *feature_name(enum feature feature);

@@ -1,1 +1,200 @@
-#include "base/status.h"
+/* Ranking: one score a candidate from named features × the profile's weights, then order.
+ *
+ * Diversity is maximal marginal relevance (J. Carbonell, J. Goldstein, "The Use of MMR,
+ * Diversity-Based Reranking for Reordering Documents and Producing Summaries", SIGIR 1998): items
+ * are picked one by one, each the one with the largest (1 - d) × relevance - d × its largest
+ * similarity to what is picked already. Relevance is the score scaled to 0 … 1 over the candidates,
+ * because d would otherwise mean something else in every profile. The similarities of all
+ * candidates to the item picked last are one pass, so that a list of L from K candidates costs
+ * L × K inner products.
+ *
+ * Legend: K candidates, D dimension. */
+#include "core/recommend_internal.h"
+
+#include <math.h>
+#include <string.h>
+
+static const double MS_PER_DAY = 86400000.0;
+
+static void compute_features(const struct recommender *recommender, const struct recommend_job *job,
+                             struct candidate *candidate)
+{
+    const struct engine *engine = recommender->engine;
+    uint32_t row = candidate->row;
+    double freshness = 0.0;
+    if (recommender->created_at != NULL && !isnan(recommender->created_at[row])) {
+        double age_days = ((double)job->now_ms - recommender->created_at[row]) / MS_PER_DAY;
+        freshness = exp2(-fmax(age_days, 0.0) / job->profile->freshness_half_life_days);
+    }
+    bool out_of_stock = recommender->stock != NULL && recommender->stock[row] <= 0.0;
+    candidate->features[FEATURE_SIMILARITY] = candidate->similarity;
+    candidate->features[FEATURE_POPULARITY] = engine->popularity[row];
+    candidate->features[FEATURE_FRESHNESS] = (float)freshness;
+    candidate->features[FEATURE_IN_STOCK] = out_of_stock ? 0.0F : 1.0F;
+}
+
+static void score_candidates(struct recommender *recommender, const struct recommend_job *job)
+{
+    for (size_t i = 0; i < recommender->n_candidates; i++) {
+        struct candidate *candidate = &recommender->candidates[i];
+        compute_features(recommender, job, candidate);
+        double score = 0.0;
+        for (int f = 0; f < N_FEATURES; f++) {
+            double part = job->profile->weights[f] * (double)candidate->features[f];
+            candidate->features[f] = (float)part;
+            score += part;
+        }
+        candidate->score = (float)score;
+    }
+}
+
+/* Higher score first; ties by row, so that equal input gives equal answers. */
+static bool comes_before(const struct candidate *a, const struct candidate *b)
+{
+    return a->score > b->score || (a->score == b->score && a->row < b->row);
+}
+
+static void swap_candidates(struct candidate *a, struct candidate *b)
+{
+    struct candidate c = *a;
+    *a = *b;
+    *b = c;
+}
+
+/* candidates[root ..) as a heap whose top is the worst of the first n. */
+static void sift_down(struct candidate *heap, size_t root, size_t n)
+{
+    for (;;) {
+        size_t worst = root;
+        for (size_t child = 2 * root + 1; child <= 2 * root + 2 && child < n; child++) {
+            if (comes_before(&heap[worst], &heap[child])) {
+                worst = child;
+            }
+        }
+        if (worst == root) {
+            return;
+        }
+        swap_candidates(&heap[root], &heap[worst]);
+        root = worst;
+    }
+}
+
+/* Puts the best `limit` of n first, in order: a heap of the best, then a heap sort of it. */
+static void partial_sort(struct candidate *candidates, size_t n, size_t limit)
+{
+    for (size_t i = limit / 2; i-- > 0;) {
+        sift_down(candidates, i, limit);
+    }
+    for (size_t i = limit; i < n; i++) {
+        if (comes_before(&candidates[i], &candidates[0])) {
+            swap_candidates(&candidates[0], &candidates[i]);
+            sift_down(candidates, 0, limit);
+        }
+    }
+    for (size_t i = limit; i-- > 1;) {
+        swap_candidates(&candidates[0], &candidates[i]);
+        sift_down(candidates, 0, i);
+    }
+}
+
+static float dot(const float *a, const float *b, size_t dim)
+{
+    float sum = 0.0F;
+    for (size_t i = 0; i < dim; i++) {
+        sum += a[i] * b[i];
+    }
+    return sum;
+}
+
+/* candidates[0 .. n), in order of score, are picked into candidates[0 .. limit). vectors[K × D]
+ * and closest[K] (largest similarity to a picked item) move along with their candidates. */
+static void pick_diverse(struct recommender *recommender, double diversity, size_t limit)
+{
+    struct candidate *candidates = recommender->candidates;
+    size_t n = recommender->n_candidates;
+    size_t dim = recommender->dim;
+    float *vectors = recommender->candidate_vectors;
+    float *closest = recommender->similarities;
+    double top = (double)candidates[0].score;
+    double range = top - (double)candidates[n - 1].score;
+    for (size_t i = 0; i < n; i++) {
+        vectors_row(&recommender->engine->vectors, candidates[i].row, vectors + i * dim);
+        closest[i] = 0.0F;
+    }
+    for (size_t picked = 0; picked < limit; picked++) {
+        size_t best = picked;
+        double best_value = -HUGE_VAL;
+        for (size_t i = picked; i < n; i++) {
+            double relevance =
+                range > 0.0 ? 1.0 - (top - (double)candidates[i].score) / range : 1.0;
+            double value = (1.0 - diversity) * relevance - diversity * (double)closest[i];
+            if (value > best_value) {
+                best_value = value;
+                best = i;
+            }
+        }
+        /* Rotate rather than swap: the rest stays in order of score, so ties go to the better. */
+        struct candidate chosen = candidates[best];
+        memmove(&candidates[picked + 1], &candidates[picked],
+                (best - picked) * sizeof(*candidates));
+        candidates[picked] = chosen;
+        float *chosen_vector = recommender->queries; /* free by now: [B × D] of the search */
+        memcpy(chosen_vector, vectors + best * dim, dim * sizeof(float));
+        memmove(vectors + (picked + 1) * dim, vectors + picked * dim,
+                (best - picked) * dim * sizeof(float));
+        memmove(&closest[picked + 1], &closest[picked], (best - picked) * sizeof(float));
+        for (size_t i = picked + 1; i < n; i++) {
+            closest[i] = fmaxf(closest[i], dot(chosen_vector, vectors + i * dim, dim));
+        }
+    }
+}
+
+size_t ranking_order(struct recommender *recommender, const struct recommend_job *job,
+                     double diversity, size_t limit)
+{
+    score_candidates(recommender, job);
+    size_t n = recommender->n_candidates;
+    if (limit > n) {
+        limit = n;
+    }
+    if (diversity > 0.0 && limit > 1) {
+        partial_sort(recommender->candidates, n, n);
+        pick_diverse(recommender, diversity, limit);
+    } else {
+        partial_sort(recommender->candidates, n, limit);
+    }
+    return limit;
+}
+
+size_t ranking_because(struct recommender *recommender, const struct recommend_job *job,
+                       uint32_t row, uint32_t because[BECAUSE_MAX])
+{
+    float *vector = recommender->queries;
+    float best[BECAUSE_MAX];
+    size_t n = 0;
+    vectors_row(&recommender->engine->vectors, row, vector);
+    for (size_t e = 0; e < job->n_events; e++) {
+        uint32_t event_row = job->events[e].row;
+        bool known = false;
+        for (size_t i = 0; i < n; i++) {
+            known = known || because[i] == event_row;
+        }
+        float similarity = 0.0F;
+        vectors_dot(&recommender->engine->vectors, vector, &event_row, 1, &similarity);
+        if (known || event_row == row || similarity <= 0.0F) {
+            continue;
+        }
+        size_t at = n < BECAUSE_MAX ? n++ : BECAUSE_MAX;
+        for (; at > 0 && best[at - 1] < similarity; at--) {
+            if (at < BECAUSE_MAX) {
+                best[at] = best[at - 1];
+                because[at] = because[at - 1];
+            }
+        }
+        if (at < BECAUSE_MAX) {
+            best[at] = similarity;
+            because[at] = event_row;
+        }
+    }
+    return n;
+}

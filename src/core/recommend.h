@@ -51,13 +51,13 @@ enum {
     LIMIT_DEFAULT = 20,
     LIMIT_MIN = 1,
     LIMIT_MAX = 200,
-    REQUEST_ITEMS_MAX = 200,    /* context items */
+    REQUEST_ITEMS_MAX = 200, /* context items */
     REQUEST_EXCLUDE_MAX = 1000,
     SCORE_CANDIDATES_MAX = 1000,
     TIMEOUT_MS_DEFAULT = 50,
     TIMEOUT_MS_MIN = 1,
     TIMEOUT_MS_MAX = 10000,
-    HISTORY_FETCH_MAX = 200,    /* events asked of the history store for one request */
+    HISTORY_FETCH_MAX = 200, /* events asked of the history store for one request */
     BECAUSE_MAX = 3,
     RECOMMEND_BATCH_MAX = 64,
 };
@@ -72,7 +72,8 @@ struct recommend_request {
     size_t n_items;
     const char *const *exclude;
     size_t n_exclude;
-    const char *const *candidates; /* score these and nothing else (POST /v1/score); NULL: retrieve */
+    const char *const
+        *candidates; /* score these and nothing else (POST /v1/score); NULL: retrieve */
     size_t n_candidates;
     size_t limit;
     const char *filter_json; /* NULL: none */
@@ -100,7 +101,16 @@ struct recommend_item {
 };
 
 /* Stages timed for Server-Timing and metrics. */
-enum stage { STAGE_PARSE, STAGE_HISTORY, STAGE_EMBED, STAGE_RETRIEVE, STAGE_RANK, STAGE_DESCRIBE, STAGE_ANSWER, N_STAGES };
+enum stage {
+    STAGE_PARSE,
+    STAGE_HISTORY,
+    STAGE_EMBED,
+    STAGE_RETRIEVE,
+    STAGE_RANK,
+    STAGE_DESCRIBE,
+    STAGE_ANSWER,
+    N_STAGES
+};
 const char *stage_name(enum stage stage);
 
 struct recommend_answer {
@@ -111,9 +121,9 @@ struct recommend_answer {
     size_t n_items;
     const char **ignored; /* ids of the request that the catalogue does not know; arena */
     size_t n_ignored;
-    unsigned degraded; /* DEGRADED_… bits */
-    size_t n_history;  /* events used */
-    size_t n_history_unknown; /* events of unknown items, dropped */
+    unsigned degraded;          /* DEGRADED_… bits */
+    size_t n_history;           /* events used */
+    size_t n_history_unknown;   /* events of unknown items, dropped */
     int64_t stage_ns[N_STAGES]; /* a batched stage counts each request's share */
 };
 
@@ -123,27 +133,31 @@ struct recommend_job {
     const struct recommend_request *request;
     struct arena *arena; /* everything of the job lives here; borrowed */
     struct recommend_answer answer;
-    int64_t deadline_us; /* monotonic; set by begin */
-    bool wants_history;  /* set by begin: fetch it, then call recommend_set_history */
-    enum status status;  /* of the run */
+    int64_t deadline_us;         /* monotonic; set by begin */
+    int64_t history_deadline_us; /* set by begin: leaves time to answer without history */
+    bool wants_history;          /* set by begin: fetch it, then call recommend_set_history */
+    enum status status;          /* of the run */
     struct error error;
     /* internal */
-    const struct filter_rows *filter;
+    const struct profile *profile;
     struct history_event *events; /* newest first: request items, then stored history */
     size_t n_events;
     size_t n_request_events;
-    uint32_t *excluded; /* rows never shown, sorted */
+    uint32_t *excluded; /* rows never shown */
     size_t n_excluded;
-    int64_t now_ms;
+    uint32_t *candidate_rows; /* of request.candidates that are known */
+    size_t n_candidate_rows;
+    int64_t now_ms;  /* Unix */
+    bool has_vector; /* a user vector was made: else the answer is by popularity */
 };
 
 struct recommender; /* one worker's: scratch memory, metadata reader, filter cache */
 
 struct recommender_config {
-    const struct engine *engine;         /* borrowed */
-    const struct profile_set *profiles;  /* borrowed */
-    size_t batch_max;                    /* 1 … RECOMMEND_BATCH_MAX */
-    uint64_t seed;                       /* of request ids */
+    const struct engine *engine;        /* borrowed */
+    const struct profile_set *profiles; /* borrowed */
+    size_t batch_max;                   /* 1 … RECOMMEND_BATCH_MAX */
+    uint64_t seed;                      /* of request ids */
 };
 enum status recommender_open(const struct recommender_config *config, struct recommender **out,
                              struct error *err) STATUS_CHECKED;

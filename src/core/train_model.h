@@ -12,10 +12,10 @@ struct train_config {
     const char *items_path;
     const char *events_path;
     const char *out_dir;
-    const char *model;  /* "decay" */
-    size_t dim;         /* default 64 */
-    size_t n_epochs;    /* 0: the model's default */
-    size_t n_threads;   /* 0: all */
+    const char *model; /* "decay" */
+    size_t dim;        /* default 64 */
+    size_t n_epochs;   /* 0: the model's default */
+    size_t n_threads;  /* 0: all */
     uint64_t seed;
 };
 struct train_result {

@@ -11,8 +11,8 @@
 /* The folder of releases:
  *   RELEASES/releases/VERSION/…           immutable; manifest.json is its last file
  *   RELEASES/channels/NAME → ../releases/VERSION   symlink, replaced by rename
- *   RELEASES/.tmp-…                       unfinished; removed by the next build when older than a day
- * A crash at any point leaves the old state or the new one. */
+ *   RELEASES/.tmp-…                       unfinished; removed by the next build when older than a
+ * day A crash at any point leaves the old state or the new one. */
 
 #define RELEASE_FILE_MANIFEST "manifest.json"
 #define RELEASE_FILE_ITEMS "items.db"
@@ -33,16 +33,23 @@ struct release_draft {
 enum status release_draft_open(const char *releases, struct release_draft *out,
                                struct error *err) STATUS_CHECKED;
 /* Hashes the files, fills version (time + 4 hex digits of the content's hash), created_at_ms and
- * files of *manifest, writes it, fsyncs everything, renames the folder into place. */
+ * files of *manifest, writes it, fsyncs everything, renames the folder into place. INVALID: a
+ * subfolder, symlink or hidden file in the draft. After a failure the draft is still there, to be
+ * abandoned; after success nothing is left to abandon. */
 enum status release_draft_commit(struct release_draft *draft, struct manifest *manifest,
                                  struct error *err) STATUS_CHECKED;
+/* Removes the folder. Legal after a commit and on a zeroed struct: nothing happens. */
 void release_draft_abandon(struct release_draft *draft);
+
+/* Folder of a version: NOT_FOUND when it is not there, INVALID for no valid name. */
+enum status release_dir(const char *releases, const char *version, char out[PATH_BYTES_MAX],
+                        struct error *err) STATUS_CHECKED;
 
 /* Points a channel at a version (which must be there). */
 enum status channel_set(const char *releases, const char *channel, const char *version,
                         struct error *err) STATUS_CHECKED;
-/* Real folder of a channel's release: NOT_FOUND with the channels that exist, FORMAT for a link that
- * leads to nothing or outside. */
+/* Real folder of a channel's release: NOT_FOUND with the channels that exist, FORMAT for a link
+ * that leads to nothing or outside. */
 enum status channel_resolve(const char *releases, const char *channel, char out[PATH_BYTES_MAX],
                             struct error *err) STATUS_CHECKED;
 

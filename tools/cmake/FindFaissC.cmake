@@ -96,10 +96,14 @@ foreach(_faissc_index_h "${FaissC_INCLUDE_DIR}/faiss/Index.h" "/usr/include/fais
   endif()
 endforeach()
 
+set(_faissc_version_args "")
+if(FaissC_VERSION)
+  set(_faissc_version_args VERSION_VAR FaissC_VERSION)
+endif()
 include(FindPackageHandleStandardArgs)
 find_package_handle_standard_args(FaissC
   REQUIRED_VARS FaissC_LIBRARIES FaissC_INCLUDE_DIR
-  VERSION_VAR FaissC_VERSION
+  ${_faissc_version_args}
   FAIL_MESSAGE "FAISS with its C API was not found${_faissc_hint}: run tools/setup")
 
 if(FaissC_FOUND AND NOT TARGET Faiss::C)
@@ -113,6 +117,6 @@ if(FaissC_FOUND AND NOT TARGET Faiss::C)
       "${FaissC_LIBRARIES};openblas;lapack;gomp;stdc++;m;pthread")
 endif()
 
-foreach(_faissc_name hint dir only_dir home cache index_h lines numbers)
+foreach(_faissc_name hint dir only_dir home cache index_h lines numbers version_args)
   unset(_faissc_${_faissc_name})
 endforeach()

@@ -1,0 +1,60 @@
+#include "common.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+bool command_parse(const struct option_table *table, int argc, const char *const *argv,
+                   void *target, struct options *options, int *exit_code)
+{
+    struct error err = {0};
+    enum status status = options_parse(table, argc, argv, target, options, &err);
+    if (status == STATUS_OK && !options->help_wanted) {
+        return true;
+    }
+    if (status == STATUS_OK) {
+        options_print_help(table, stdout);
+        *exit_code = EXIT_CODE_DONE;
+    } else if (status == STATUS_INVALID) {
+        *exit_code = command_usage(table->command, "%s", err.message);
+    } else {
+        *exit_code = command_failed(table->command, &err);
+    }
+    options_free(options);
+    return false;
+}
+
+int command_failed(const char *command, const struct error *err)
+{
+    (void)fprintf(stderr, "%s: %s\n", command,
+                  err->message[0] != '\0' ? err->message : status_text(err->code));
+    return EXIT_CODE_FAILED;
+}
+
+int command_usage(const char *command, const char *format, ...)
+{
+    char message[ERROR_MESSAGE_BYTES];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    (void)fprintf(stderr, "%s: %s (see %s --help)\n", command, message, command);
+    return EXIT_CODE_USAGE;
+}
+
+int command_print(const char *command, struct buf *text)
+{
+    struct error err;
+    if (text->status != STATUS_OK) {
+        (void)error_set(&err, text->status, "printing: %s", status_text(text->status));
+        return command_failed(command, &err);
+    }
+    bool complete = text->len > 0 && text->data[text->len - 1] == '\n';
+    if (fwrite(buf_text(text), 1, text->len, stdout) != text->len ||
+        (!complete && fputc('\n', stdout) == EOF) || fflush(stdout) != 0) {
+        (void)error_set_errno(&err, "writing to standard output");
+        return command_failed(command, &err);
+    }
+    return EXIT_CODE_DONE;
+}
