@@ -27,8 +27,8 @@ enum { SETTINGS_VERSION = 1, HISTORY_MAX = 1000, SETTINGS_BYTES_MAX = 4096 };
 
 struct decay {
     size_t history_max;
-    double log2_position_decay;           /* ≤ 0 */
-    double per_half_life;                 /* 1 / half_life_ms; 0: no decay by age */
+    double log2_position_decay;             /* ≤ 0 */
+    double half_life_ms;                    /* infinite: no decay by age */
     double log2_type_weight[N_EVENT_TYPES]; /* -HUGE_VAL: events of this type do not count */
 };
 
@@ -139,7 +139,7 @@ static enum status decay_open(const struct user_model_source *source, void **par
     }
     decay->history_max = settings.history_max;
     decay->log2_position_decay = log2(settings.position_decay);
-    decay->per_half_life = 1.0 / settings.half_life_ms;
+    decay->half_life_ms = settings.half_life_ms;
     for (int t = 0; t < N_EVENT_TYPES; t++) {
         const double weight = settings.type_weights[t];
         decay->log2_type_weight[t] = weight > 0.0 ? log2(weight) : -HUGE_VAL;
@@ -173,7 +173,7 @@ static double weight_exponent(const struct decay *decay, const struct history_ev
                       (double)position * decay->log2_position_decay;
     if (event->time_ms != EVENT_TIME_UNKNOWN) {
         const double age_ms = (double)now_ms - (double)event->time_ms;
-        exponent -= fmax(age_ms, 0.0) * decay->per_half_life;
+        exponent -= fmax(age_ms, 0.0) / decay->half_life_ms;
     }
     return exponent;
 }

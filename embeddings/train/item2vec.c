@@ -45,12 +45,20 @@
 #if defined(SANITIZED)
 #define DELIBERATE_RACES __attribute__((no_sanitize("thread")))
 #define KERNEL_VARIANTS
+#define SIMD_LOOP
+#define SIMD_SUM(variable)
 #elif defined(__x86_64__)
 #define DELIBERATE_RACES
 #define KERNEL_VARIANTS __attribute__((target_clones("arch=haswell", "default")))
 #else
 #define DELIBERATE_RACES
 #define KERNEL_VARIANTS
+#endif
+/* Instrumented loops cannot be vectorised, and clang warns of each pragma it cannot follow. */
+#if !defined(SANITIZED)
+#define PRAGMA(text) _Pragma(#text)
+#define SIMD_LOOP PRAGMA(omp simd)
+#define SIMD_SUM(variable) PRAGMA(omp simd reduction(+ : variable))
 #endif
 
 enum {
@@ -158,12 +166,12 @@ static inline void update_target(const float *restrict input, float *restrict ou
     float *out = __builtin_assume_aligned(output, 64);
     float *grad = __builtin_assume_aligned(gradient, 64);
     float dot = 0.0F;
-#pragma omp simd reduction(+ : dot)
+    SIMD_SUM(dot)
     for (size_t i = 0; i < stride; i++) {
         dot += in[i] * out[i];
     }
     const float step = (label - 1.0F / (1.0F + expf(-dot))) * rate;
-#pragma omp simd
+    SIMD_LOOP
     for (size_t i = 0; i < stride; i++) {
         grad[i] += step * out[i];
         out[i] += step * in[i];
@@ -186,7 +194,7 @@ static void train_pair(struct trainer *trainer, struct worker *worker, uint32_t 
         }
         update_target(input, trainer->output + negative * stride, gradient, stride, 0.0F, rate);
     }
-#pragma omp simd
+    SIMD_LOOP
     for (size_t i = 0; i < stride; i++) {
         input[i] += gradient[i];
     }

@@ -70,17 +70,16 @@ enum status event_reader_open(const char *path, struct event_reader **out, struc
  * be EVENT_TIME_UNKNOWN. */
 static bool set_field(enum known known, const struct table_field *field, struct event_record *event)
 {
-    bool is_id = id_valid(field->text, field->len);
     switch (known) {
     case KNOWN_USER:
         event->user_id = field->text;
-        return is_id;
+        return id_valid(field->text, field->len);
     case KNOWN_ITEM:
         event->item_id = field->text;
-        return is_id;
+        return id_valid(field->text, field->len);
     case KNOWN_SESSION:
         event->session_id = field->text;
-        return is_id;
+        return id_valid(field->text, field->len);
     case KNOWN_TIME:
         return parse_time_ms(field->text, field->len, &event->time_ms) && event->time_ms >= 0;
     case KNOWN_TYPE:
@@ -126,10 +125,10 @@ enum status event_reader_next(struct event_reader *reader, struct event_record *
             return table_fail(reader->table, record.line, field->name, err, STATUS_INVALID,
                               "\"%.40s\" is not %s", field->text, EXPECTED[known]);
     }
-    enum known missing = read.user_id == NULL                  ? KNOWN_USER
-                         : read.item_id == NULL                ? KNOWN_ITEM
+    enum known missing = read.user_id == NULL                 ? KNOWN_USER
+                         : read.item_id == NULL               ? KNOWN_ITEM
                          : read.time_ms == EVENT_TIME_UNKNOWN ? KNOWN_TIME
-                                                               : N_KNOWN;
+                                                              : N_KNOWN;
     if (missing != N_KNOWN)
         return table_fail(reader->table, record.line, KNOWN_NAMES[missing], err, STATUS_INVALID,
                           "missing");

@@ -263,10 +263,8 @@ static enum status place_events(struct loading *loading, size_t n_sequences, str
     for (size_t i = 0; i < loading->n; i++) {
         const struct entry *entry = &loading->entries[i];
         log->users[entry->group] = entry->user;
-        log->events[log->offsets[entry->group]++] =
-            (struct history_event){.row = entry->row,
-                                   .type = (enum event_type)entry->type,
-                                   .time_ms = entry->time_ms};
+        log->events[log->offsets[entry->group]++] = (struct history_event){
+            .row = entry->row, .type = (enum event_type)entry->type, .time_ms = entry->time_ms};
     }
     move_back(log->offsets, n_sequences);
     log->n_sequences = n_sequences;
@@ -295,8 +293,7 @@ static enum status load(struct loading *loading, struct event_log *out)
 }
 
 enum status event_log_load(const struct event_log_config *config, struct event_log *out,
-                           struct event_log_counts *counts, struct idmap **users,
-                           struct error *err)
+                           struct event_log_counts *counts, struct idmap **users, struct error *err)
 {
     *out = (struct event_log){.n_events = 0};
     if (users != NULL)

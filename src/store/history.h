@@ -58,7 +58,7 @@ void history_store_close(struct history_store *store);
 struct history;
 enum status history_open(struct history_store *store, struct event_base *base, struct history **out,
                          struct error *err) STATUS_CHECKED;
-/* Ends calls in flight with UNAVAILABLE, then frees. */
+/* Ends calls in flight with UNAVAILABLE, then frees. Not from inside one of its callbacks. */
 void history_close(struct history *history);
 /* Whether calls have a chance: Redis is connected (embedded: always). For readiness. */
 bool history_ready(const struct history *history);

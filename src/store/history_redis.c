@@ -1,3 +1,5 @@
+#include "store/history_redis_internal.h"
+
 #include <hiredis/hiredis.h>
 #include <math.h>
 #include <stdio.h>
@@ -5,18 +7,16 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/parse.h"
-#include "store/history_redis_internal.h"
 
-/* The history in Redis: which commands make a fetch, an append and an erasure, and what their
- * replies mean. Connection and time are history_redis_connection.c's.
+/* The history in Redis: which commands make a fetch and an append, and what their replies
+ * mean (an erasure: history_redis_erase.c). Connection and time are history_redis_connection.c's.
  *
  * An event is written by one server-side script, so that its parts happen together or not at all.
  * It looks at the types of all three keys and at the event id before it writes, and its first write
- * is the XADD, the only one that can still be refused (out of memory, read-only replica, a stream at
- * its last id); MULTI/EXEC was rejected, because it carries on after a failing command and cannot
- * decide on the event id. The script is sent by its SHA-1 as the server reported it at connect; a
- * server that forgot it (SCRIPT FLUSH) gets the text again.
+ * is the XADD, the only one that can still be refused (out of memory, read-only replica, a stream
+ * at its last id); MULTI/EXEC was rejected, because it carries on after a failing command and
+ * cannot decide on the event id. The script is sent by its SHA-1 as the server reported it at
+ * connect; a server that forgot it (SCRIPT FLUSH) gets the text again.
  *
  * LPUSH puts events in the order of their arrival: an event that arrives late counts as new. */
 
@@ -45,7 +45,7 @@ const char HISTORY_REDIS_SCRIPT[] =
     "end\n"
     "return 1\n";
 
-enum { KEY_MAX_BYTES = 64 * 1024, NUMBER_BYTES = 32, ERASE_PIECE = 500, ARGUMENTS_MAX = 32 };
+enum { KEY_MAX_BYTES = 64 * 1024 };
 
 static const char KEY_PATTERN_DEFAULT[] = "aisle:{%u}:history";
 static const char KEY_PREFIX_DEFAULT[] = "aisle:";
@@ -55,7 +55,7 @@ static struct redis_history *redis_of(struct history *history)
     return (struct redis_history *)history;
 }
 
-static enum status reply_status(const redisReply *reply)
+enum status redis_reply_status(const redisReply *reply)
 {
     return strncmp(reply->str, "WRONGTYPE", 9) == 0 ? STATUS_MISMATCH : STATUS_UNAVAILABLE;
 }
@@ -81,21 +81,14 @@ static void key_ids(struct buf *key, const struct redis_store *store, const char
     buf_append_text(key, "}:events");
 }
 
-static void key_stream(struct buf *key, const struct redis_store *store)
+void redis_key_stream(struct buf *key, const struct redis_store *store)
 {
     buf_append_text(key, store->key_prefix);
     buf_append_text(key, "events");
 }
 
-/* The three keys one after the other in history->key. */
-struct user_keys {
-    size_t list_len;
-    size_t ids_len;
-    size_t stream_len;
-};
-
-static enum status make_keys(struct redis_history *history, const char *user_id,
-                             struct user_keys *keys, struct error *err)
+enum status redis_make_keys(struct redis_history *history, const char *user_id,
+                            struct redis_user_keys *keys, struct error *err)
 {
     struct buf *key = &history->key;
     buf_reset(key);
@@ -103,41 +96,32 @@ static enum status make_keys(struct redis_history *history, const char *user_id,
     keys->list_len = key->len;
     key_ids(key, history->store, user_id);
     keys->ids_len = key->len - keys->list_len;
-    key_stream(key, history->store);
+    redis_key_stream(key, history->store);
     keys->stream_len = key->len - keys->list_len - keys->ids_len;
     if (key->status != STATUS_OK)
         return error_set(err, key->status, "the keys of a user: %s", status_text(key->status));
     return STATUS_OK;
 }
 
-/* Arguments of one command, with room for the texts of its numbers. */
-struct command {
-    const char *texts[ARGUMENTS_MAX];
-    size_t lengths[ARGUMENTS_MAX];
-    char numbers[8][NUMBER_BYTES];
-    int n;
-    int n_numbers;
-};
-
-static void put_bytes(struct command *command, const char *bytes, size_t len)
+void redis_put_bytes(struct redis_command *command, const char *bytes, size_t len)
 {
     command->texts[command->n] = bytes;
     command->lengths[command->n++] = len;
 }
 
-static void put(struct command *command, const char *text)
+void redis_put(struct redis_command *command, const char *text)
 {
-    put_bytes(command, text, strlen(text));
+    redis_put_bytes(command, text, strlen(text));
 }
 
-static void put_int(struct command *command, int64_t number)
+void redis_put_int(struct redis_command *command, int64_t number)
 {
     char *text = command->numbers[command->n_numbers++];
-    snprintf(text, NUMBER_BYTES, "%lld", (long long)number);
-    put(command, text);
+    snprintf(text, REDIS_NUMBER_BYTES, "%lld", (long long)number);
+    redis_put(command, text);
 }
 
-static bool command_send(struct command *command, struct redis_part *part)
+bool redis_command_send(struct redis_command *command, struct redis_part *part)
 {
     struct redis_arguments arguments = {command->n, command->texts, command->lengths};
     return redis_send(part, &arguments);
@@ -158,7 +142,7 @@ static struct redis_fetch *fetch_of(struct redis_call *call)
     return (struct redis_fetch *)call;
 }
 
-static void call_free_plain(struct redis_call *call)
+void redis_call_free(struct redis_call *call)
 {
     mem_free(call);
 }
@@ -176,7 +160,7 @@ static void fetch_reply(struct redis_part *part, const redisReply *reply)
     struct history_item *items = part->call->history->items;
     struct history_result result = {.status = STATUS_OK, .items = items};
     if (reply->type == REDIS_REPLY_ERROR)
-        result.status = reply_status(reply);
+        result.status = redis_reply_status(reply);
     else if (reply->type != REDIS_REPLY_ARRAY)
         result.status = STATUS_UNAVAILABLE;
     size_t n = result.status == STATUS_OK ? reply->elements : 0;
@@ -204,8 +188,7 @@ static enum status reserve_items(struct redis_history *history, size_t n, struct
     return STATUS_OK;
 }
 
-/* A call whose first command could not be queued is as if it had never been. */
-static enum status call_refuse(struct redis_call *call, struct error *err)
+enum status redis_call_refuse(struct redis_call *call, struct error *err)
 {
     redis_call_end(call);
     return error_set(err, STATUS_UNAVAILABLE, "the command could not be sent to Redis");
@@ -227,7 +210,7 @@ static enum status redis_fetch_start(struct history *base, const struct history_
         .call = {.history = history,
                  .on_reply = fetch_reply,
                  .on_fail = fetch_fail,
-                 .free = call_free_plain,
+                 .free = redis_call_free,
                  .deadline_us = asked->deadline_us},
         .part = {.call = &fetch->call},
         .n_max = asked->n_max,
@@ -243,14 +226,14 @@ static enum status redis_fetch_start(struct history *base, const struct history_
         status = redis_call_start(&fetch->call, err);
     if (status != STATUS_OK)
         goto fail;
-    struct command command = {.n = 0};
-    put(&command, "LRANGE");
-    put_bytes(&command, history->key.data, history->key.len);
-    put(&command, "0");
-    put_int(&command, (int64_t)asked->n_max - 1);
-    if (command_send(&command, &fetch->part))
+    struct redis_command command = {.n = 0};
+    redis_put(&command, "LRANGE");
+    redis_put_bytes(&command, history->key.data, history->key.len);
+    redis_put(&command, "0");
+    redis_put_int(&command, (int64_t)asked->n_max - 1);
+    if (redis_command_send(&command, &fetch->part))
         return STATUS_OK;
-    status = call_refuse(&fetch->call, err);
+    status = redis_call_refuse(&fetch->call, err);
 fail:
     mem_free(fetch);
     return status;
@@ -297,12 +280,12 @@ static void append_fail(struct redis_call *call, enum status status, const char 
     append->callback(append->context, &append->result);
 }
 
-static void put_field(struct command *command, const char *name, const char *value)
+static void put_field(struct redis_command *command, const char *name, const char *value)
 {
     if (value == NULL)
         return;
-    put(command, name);
-    put(command, value);
+    redis_put(command, name);
+    redis_put(command, value);
 }
 
 /* The text instead of its SHA-1 also makes the server remember the script. */
@@ -311,40 +294,40 @@ static bool send_event(struct redis_part *part, bool with_text)
     struct redis_history *history = part->call->history;
     const struct redis_store *store = history->store;
     const struct history_event_in *event = &append_of(part->call)->events[part->index];
-    struct user_keys keys;
-    if (make_keys(history, event->user_id, &keys, NULL) != STATUS_OK)
+    struct redis_user_keys keys;
+    if (redis_make_keys(history, event->user_id, &keys, NULL) != STATUS_OK)
         return false;
     bool by_sha = !with_text && history->script_sha[0] != '\0';
     const char *type = event_type_name(event->type);
     char element[HISTORY_ELEMENT_MAX_BYTES];
-    char value[NUMBER_BYTES];
+    char value[REDIS_NUMBER_BYTES];
     snprintf(element, sizeof(element), "%lld %s %s", (long long)event->time_ms, type,
              event->item_id);
     snprintf(value, sizeof(value), "%.17g", event->value);
-    struct command command = {.n = 0};
-    put(&command, by_sha ? "EVALSHA" : "EVAL");
-    put(&command, by_sha ? history->script_sha : HISTORY_REDIS_SCRIPT);
-    put(&command, "3");
-    put_bytes(&command, history->key.data, keys.list_len);
-    put_bytes(&command, history->key.data + keys.list_len, keys.ids_len);
-    put_bytes(&command, history->key.data + keys.list_len + keys.ids_len, keys.stream_len);
-    put(&command, element);
-    put_int(&command, (int64_t)store->history_max);
-    put_int(&command, store->ttl_s);
-    put(&command, event->event_id != NULL ? event->event_id : "");
-    put_int(&command, clock_unix_ms());
-    put_int(&command, HISTORY_EVENT_IDS_MAX);
-    put_int(&command, (int64_t)store->stream_max);
+    struct redis_command command = {.n = 0};
+    redis_put(&command, by_sha ? "EVALSHA" : "EVAL");
+    redis_put(&command, by_sha ? history->script_sha : HISTORY_REDIS_SCRIPT);
+    redis_put(&command, "3");
+    redis_put_bytes(&command, history->key.data, keys.list_len);
+    redis_put_bytes(&command, history->key.data + keys.list_len, keys.ids_len);
+    redis_put_bytes(&command, history->key.data + keys.list_len + keys.ids_len, keys.stream_len);
+    redis_put(&command, element);
+    redis_put_int(&command, (int64_t)store->history_max);
+    redis_put_int(&command, store->ttl_s);
+    redis_put(&command, event->event_id != NULL ? event->event_id : "");
+    redis_put_int(&command, clock_unix_ms());
+    redis_put_int(&command, HISTORY_EVENT_IDS_MAX);
+    redis_put_int(&command, (int64_t)store->stream_max);
     put_field(&command, "user_id", event->user_id);
     put_field(&command, "item_id", event->item_id);
     put_field(&command, "type", type);
-    put(&command, "timestamp");
-    put_int(&command, event->time_ms);
+    redis_put(&command, "timestamp");
+    redis_put_int(&command, event->time_ms);
     put_field(&command, "value", isnan(event->value) ? NULL : value);
     put_field(&command, "event_id", event->event_id);
     put_field(&command, "request_id", event->request_id);
     put_field(&command, "session_id", event->session_id);
-    return command_send(&command, part);
+    return redis_command_send(&command, part);
 }
 
 static void append_reply(struct redis_part *part, const redisReply *reply)
@@ -359,7 +342,7 @@ static void append_reply(struct redis_part *part, const redisReply *reply)
             append->result.n_duplicates++;
     } else {
         bool error = reply->type == REDIS_REPLY_ERROR;
-        append_note_failure(append, error ? reply_status(reply) : STATUS_UNAVAILABLE,
+        append_note_failure(append, error ? redis_reply_status(reply) : STATUS_UNAVAILABLE,
                             error ? reply->str : "Redis gave an unknown answer");
     }
     if (--append->n_left > 0)
@@ -401,7 +384,7 @@ static enum status redis_append_start(struct history *base, const struct history
     }
     /* What was sent may happen: then the callback tells that the rest did not. */
     if (append->n_left == 0) {
-        status = call_refuse(&append->call, err);
+        status = redis_call_refuse(&append->call, err);
         goto fail;
     }
     if (append->n_left < asked->n_events)
@@ -410,197 +393,6 @@ static enum status redis_append_start(struct history *base, const struct history
 
 fail:
     append_free(&append->call);
-    return status;
-}
-
-/* --- erase --- */
-
-enum erase_step { ERASE_KEYS, ERASE_SCAN, ERASE_ENTRIES };
-
-struct redis_erase {
-    struct redis_call call;
-    struct redis_part part;
-    history_erase_fn *callback;
-    void *context;
-    struct history_erase_result result;
-    enum erase_step step;
-    bool is_last; /* the piece just scanned */
-    uint64_t next_ms; /* id of the stream from which the scan goes on */
-    uint64_t next_sequence;
-    char user_id[ID_BYTES_MAX + 1];
-};
-
-static struct redis_erase *erase_of(struct redis_call *call)
-{
-    return (struct redis_erase *)call;
-}
-
-static void erase_fail(struct redis_call *call, enum status status, const char *message)
-{
-    struct redis_erase *erase = erase_of(call);
-    erase->result.status = status;
-    erase->result.message = message;
-    erase->callback(erase->context, &erase->result);
-}
-
-static void erase_end(struct redis_erase *erase, enum status status, const char *message)
-{
-    redis_call_end(&erase->call);
-    erase_fail(&erase->call, status, message);
-}
-
-static bool send_scan(struct redis_erase *erase)
-{
-    struct redis_history *history = erase->call.history;
-    struct command command = {.n = 0};
-    char from[2 * NUMBER_BYTES];
-    snprintf(from, sizeof(from), "%llu-%llu", (unsigned long long)erase->next_ms,
-             (unsigned long long)erase->next_sequence);
-    buf_reset(&history->key);
-    key_stream(&history->key, history->store);
-    if (history->key.status != STATUS_OK)
-        return false;
-    put(&command, "XRANGE");
-    put_bytes(&command, history->key.data, history->key.len);
-    put(&command, from);
-    put(&command, "+");
-    put(&command, "COUNT");
-    put_int(&command, ERASE_PIECE);
-    erase->step = ERASE_SCAN;
-    return command_send(&command, &erase->part);
-}
-
-/* Whether an entry [id, [field, value, …]] is the user's. */
-static bool entry_matches(const redisReply *entry, const char *user_id)
-{
-    const redisReply *fields = entry->element[1];
-    size_t user_len = strlen(user_id);
-    for (size_t i = 0; i + 1 < fields->elements; i += 2) {
-        const redisReply *name = fields->element[i];
-        const redisReply *value = fields->element[i + 1];
-        if (name->type == REDIS_REPLY_STRING && strcmp(name->str, "user_id") == 0 &&
-            value->type == REDIS_REPLY_STRING && value->len == user_len &&
-            memcmp(value->str, user_id, user_len) == 0)
-            return true;
-    }
-    return false;
-}
-
-static bool entry_valid(const redisReply *entry)
-{
-    return entry->type == REDIS_REPLY_ARRAY && entry->elements == 2 &&
-           entry->element[0]->type == REDIS_REPLY_STRING;
-}
-
-static bool advance_past(struct redis_erase *erase, const redisReply *id)
-{
-    const char *dash = memchr(id->str, '-', id->len);
-    if (dash == NULL || !parse_uint64(id->str, (size_t)(dash - id->str), &erase->next_ms) ||
-        !parse_uint64(dash + 1, (size_t)(id->str + id->len - dash - 1), &erase->next_sequence))
-        return false;
-    if (erase->next_sequence++ == UINT64_MAX && erase->next_ms++ == UINT64_MAX)
-        erase->is_last = true;
-    return true;
-}
-
-/* Deletes the user's entries of the piece; without any, the scan goes on or ends. */
-static bool erase_piece(struct redis_erase *erase, const redisReply *reply)
-{
-    struct redis_history *history = erase->call.history;
-    const char *texts[ERASE_PIECE + 2];
-    size_t lengths[ERASE_PIECE + 2];
-    struct redis_arguments arguments = {2, texts, lengths};
-    if (reply->type != REDIS_REPLY_ARRAY || reply->elements > ERASE_PIECE)
-        return false;
-    erase->is_last = reply->elements < ERASE_PIECE;
-    for (size_t i = 0; i < reply->elements; i++) {
-        const redisReply *entry = reply->element[i];
-        if (!entry_valid(entry) || !advance_past(erase, entry->element[0]))
-            return false;
-        if (!entry_matches(entry, erase->user_id))
-            continue;
-        texts[arguments.n] = entry->element[0]->str;
-        lengths[arguments.n++] = entry->element[0]->len;
-    }
-    if (arguments.n == 2) {
-        if (!erase->is_last)
-            return send_scan(erase);
-        erase_end(erase, STATUS_OK, NULL);
-        return true;
-    }
-    buf_reset(&history->key);
-    key_stream(&history->key, history->store);
-    if (history->key.status != STATUS_OK)
-        return false;
-    texts[0] = "XDEL";
-    lengths[0] = 4;
-    texts[1] = history->key.data;
-    lengths[1] = history->key.len;
-    erase->step = ERASE_ENTRIES;
-    return redis_send(&erase->part, &arguments);
-}
-
-static void erase_reply(struct redis_part *part, const redisReply *reply)
-{
-    struct redis_erase *erase = erase_of(part->call);
-    if (reply->type == REDIS_REPLY_ERROR) {
-        erase_end(erase, reply_status(reply), reply->str);
-        return;
-    }
-    /* The time limit is each command's, as the stream may be long. */
-    redis_call_extend(part->call,
-                      clock_monotonic_us() + part->call->history->store->command_timeout_us);
-    bool good = true;
-    if (erase->step == ERASE_SCAN) {
-        good = erase_piece(erase, reply);
-    } else {
-        if (reply->type == REDIS_REPLY_INTEGER && reply->integer > 0)
-            erase->result.n_removed += (uint64_t)reply->integer;
-        if (erase->step == ERASE_ENTRIES && erase->is_last)
-            erase_end(erase, STATUS_OK, NULL);
-        else
-            good = send_scan(erase);
-    }
-    if (!good)
-        erase_end(erase, STATUS_UNAVAILABLE, "the erasure could not go on: not all is removed");
-}
-
-static enum status redis_erase_start(struct history *base, const struct history_erase_call *asked,
-                                     struct error *err)
-{
-    struct redis_history *history = redis_of(base);
-    struct user_keys keys;
-    enum status status = redis_connection_check(history, err);
-    if (status == STATUS_OK)
-        status = make_keys(history, asked->user_id, &keys, err);
-    if (status != STATUS_OK)
-        return status;
-    struct redis_erase *erase = mem_calloc(1, sizeof(*erase));
-    if (erase == NULL)
-        return error_set(err, STATUS_NOMEM, "out of memory");
-    erase->call = (struct redis_call){
-        .history = history,
-        .on_reply = erase_reply,
-        .on_fail = erase_fail,
-        .free = call_free_plain,
-        .deadline_us = clock_monotonic_us() + history->store->command_timeout_us,
-    };
-    erase->part.call = &erase->call;
-    erase->callback = asked->callback;
-    erase->context = asked->context;
-    memcpy(erase->user_id, asked->user_id, strlen(asked->user_id) + 1);
-    status = redis_call_start(&erase->call, err);
-    if (status != STATUS_OK)
-        goto fail;
-    struct command command = {.n = 0};
-    put(&command, "DEL");
-    put_bytes(&command, history->key.data, keys.list_len);
-    put_bytes(&command, history->key.data + keys.list_len, keys.ids_len);
-    if (command_send(&command, &erase->part))
-        return STATUS_OK;
-    status = call_refuse(&erase->call, err);
-fail:
-    mem_free(erase);
     return status;
 }
 

@@ -1,11 +1,12 @@
+#include "store/history_redis_internal.h"
+
 #include <string.h>
 
 #include "base/alloc.h"
 #include "base/parse.h"
-#include "store/history_redis_internal.h"
 
-/* Redis addresses: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] and redis+unix://PATH[?db=N]. User and
- * password are percent-decoded; an IPv6 host stands in brackets. */
+/* Redis addresses: redis://[[USER]:PASSWORD@]HOST[:PORT][/DB] and redis+unix://PATH[?db=N]. User
+ * and password are percent-decoded; an IPv6 host stands in brackets. */
 
 enum { PORT_DEFAULT = 6379, DATABASE_MAX = 65535 };
 

@@ -15,16 +15,16 @@
 
 /* One pipelined Redis connection for one worker, and everything about time.
  *
- * hiredis 0.14 has no timeouts in its asynchronous interface and frees a context in the midst of its
- * own callbacks. Two rules keep this safe: (1) hiredis' callbacks only take note; a connection is
- * dropped from our timer alone, when hiredis is not on the stack; (2) a call ends exactly once, by
- * its reply, its deadline, or the NULL reply with which hiredis flushes a dying context, and is
+ * hiredis 0.14 has no timeouts in its asynchronous interface and frees a context in the midst of
+ * its own callbacks. Two rules keep this safe: (1) hiredis' callbacks only take note; a connection
+ * is dropped from our timer alone, when hiredis is not on the stack; (2) a call ends exactly once,
+ * by its reply, its deadline, or the NULL reply with which hiredis flushes a dying context, and is
  * freed only after hiredis has let go of the last pointer to it.
  *
  * One timer serves all: the deadlines of calls (binary heap), the connect timeout (which covers
- * AUTH, SELECT and SCRIPT LOAD, so a server that accepts and is silent counts as not connected), the
- * watchdog (commands are waiting and no answer came for a command timeout) and the back-off. It is
- * re-armed only for an earlier time, thus mostly not at all. A libevent timer for each call was
+ * AUTH, SELECT and SCRIPT LOAD, so a server that accepts and is silent counts as not connected),
+ * the watchdog (commands are waiting and no answer came for a command timeout) and the back-off. It
+ * is re-armed only for an earlier time, thus mostly not at all. A libevent timer for each call was
  * rejected: an allocation and two heap operations a request for a time that hardly ever comes.
  *
  * While the first attempt of a process is under way calls are queued behind the handshake; later
@@ -179,7 +179,10 @@ static void connection_lost(struct redis_history *history, const char *why)
     int64_t half = history->backoff_us / 2;
     int64_t jitter = (int64_t)rng_below(&history->rng, (uint64_t)half + 1);
     history->reconnect_us = clock_monotonic_us() + half + jitter;
-    snprintf(history->message, sizeof(history->message), "Redis is not available: %s", why);
+    /* A refused handshake is the reason, also where the server then closes the connection itself.
+     */
+    if (!history->drop_wanted)
+        snprintf(history->message, sizeof(history->message), "Redis is not available: %s", why);
     history->context = NULL;
     history->state = REDIS_STATE_DOWN;
     history->had_result = true;
@@ -204,8 +207,8 @@ static void on_connect(const redisAsyncContext *context, int status)
 {
     struct redis_history *history = context->data;
     if (status != REDIS_OK && history->context == context)
-        connection_lost(history, context->c.errstr[0] != '\0' ? context->c.errstr
-                                                              : "connection refused");
+        connection_lost(history,
+                        context->c.errstr[0] != '\0' ? context->c.errstr : "connection refused");
 }
 
 static void on_disconnect(const redisAsyncContext *context, int status)
@@ -213,8 +216,8 @@ static void on_disconnect(const redisAsyncContext *context, int status)
     (void)status;
     struct redis_history *history = context->data;
     if (history->context == context)
-        connection_lost(history, context->c.errstr[0] != '\0' ? context->c.errstr
-                                                              : "connection closed");
+        connection_lost(history,
+                        context->c.errstr[0] != '\0' ? context->c.errstr : "connection closed");
 }
 
 /* Bookkeeping for any reply; false for the NULL of a dying context. */
@@ -223,8 +226,8 @@ static bool note_reply(struct redis_history *history, const redisAsyncContext *c
 {
     if (reply == NULL) {
         if (history->context == context)
-            connection_lost(history, context->c.errstr[0] != '\0' ? context->c.errstr
-                                                                  : "connection closed");
+            connection_lost(history,
+                            context->c.errstr[0] != '\0' ? context->c.errstr : "connection closed");
         return false;
     }
     history->n_unanswered--;
@@ -234,7 +237,7 @@ static bool note_reply(struct redis_history *history, const redisAsyncContext *c
 
 static void handshake_failed(struct redis_history *history, const char *why)
 {
-    snprintf(history->message, sizeof(history->message), "%s", why);
+    snprintf(history->message, sizeof(history->message), "Redis refused: %s", why);
     history->drop_wanted = true;
     schedule(history);
 }
@@ -382,10 +385,8 @@ static void on_timer(evutil_socket_t fd, short what, void *pointer)
     history->timer_us = INT64_MAX;
     int64_t now_us = clock_monotonic_us();
     expire_calls(history, now_us);
-    char why[ERROR_MESSAGE_BYTES];
     if (history->drop_wanted) {
-        snprintf(why, sizeof(why), "%s", history->message);
-        connection_drop(history, why);
+        connection_drop(history, "refused");
     } else if (history->state == REDIS_STATE_CONNECTING && now_us >= history->connect_deadline_us) {
         connection_drop(history, "connecting timed out");
     } else if (history->state == REDIS_STATE_READY && history->n_unanswered > 0 &&
@@ -424,8 +425,7 @@ enum status redis_connection_check(const struct redis_history *history, struct e
 {
     if (history->closing)
         return error_set(err, STATUS_UNAVAILABLE, "the history is being closed");
-    if (history->state == REDIS_STATE_READY ||
-        (history->context != NULL && !history->had_result))
+    if (history->state == REDIS_STATE_READY || (history->context != NULL && !history->had_result))
         return STATUS_OK;
     return error_set(err, STATUS_UNAVAILABLE, "%s", history->message);
 }

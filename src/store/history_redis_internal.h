@@ -58,9 +58,9 @@ struct redis_call {
     bool ended;
 };
 
-/* Names of hosts. The first look-up of a process waits (redis_resolve_now); the ones on reconnection
- * go through a thread, because getaddrinfo cannot be asked without waiting and the loop must not
- * wait. */
+/* Names of hosts. The first look-up of a process waits (redis_resolve_now); the ones on
+ * reconnection go through a thread, because getaddrinfo cannot be asked without waiting and the
+ * loop must not wait. */
 enum { REDIS_NUMERIC_BYTES = 64 };
 enum status redis_resolve_now(const char *host, char numeric[REDIS_NUMERIC_BYTES],
                               struct error *err) STATUS_CHECKED;
@@ -81,7 +81,7 @@ struct redis_history {
     struct event_base *loop;
     struct event *timer; /* the only timer: deadlines, watchdog, connect timeout, back-off */
     int64_t timer_us;    /* when it will fire; INT64_MAX: not armed */
-    struct redisAsyncContext *context; /* NULL while down */
+    struct redisAsyncContext *context;   /* NULL while down */
     struct redis_resolution *resolution; /* NULL unless a name is being looked up */
     enum redis_state state;
     bool had_result;  /* the first connection attempt has ended, well or badly */
@@ -97,10 +97,10 @@ struct redis_history {
     char script_sha[SCRIPT_SHA_BYTES + 1]; /* "" until the server has told it */
     char message[ERROR_MESSAGE_BYTES];     /* why it is down */
     char numeric[REDIS_NUMERIC_BYTES];     /* the host's address */
-    struct redis_call **heap; /* unanswered calls, earliest deadline first */
+    struct redis_call **heap;              /* unanswered calls, earliest deadline first */
     size_t heap_n;
     size_t heap_cap;
-    struct buf key; /* scratch */
+    struct buf key;             /* scratch */
     struct history_item *items; /* scratch for one reply */
     size_t items_cap;
 };
@@ -111,7 +111,43 @@ struct redis_arguments {
     size_t *lengths;
 };
 
+/* Arguments of one command, with room for the texts of its numbers. */
+enum { REDIS_ARGUMENTS_MAX = 32, REDIS_NUMBERS_MAX = 8, REDIS_NUMBER_BYTES = 32 };
+struct redis_command {
+    const char *texts[REDIS_ARGUMENTS_MAX];
+    size_t lengths[REDIS_ARGUMENTS_MAX];
+    char numbers[REDIS_NUMBERS_MAX][REDIS_NUMBER_BYTES];
+    int n;
+    int n_numbers;
+};
+
+/* The three keys of a user one after the other in history->key. */
+struct redis_user_keys {
+    size_t list_len;
+    size_t ids_len;
+    size_t stream_len;
+};
+
 extern const char HISTORY_REDIS_SCRIPT[];
+
+/* history_redis.c: arguments (borrowed until the command is sent), keys, and what calls share. */
+void redis_put_bytes(struct redis_command *command, const char *bytes, size_t len);
+void redis_put(struct redis_command *command, const char *text);
+void redis_put_int(struct redis_command *command, int64_t number);
+bool redis_command_send(struct redis_command *command, struct redis_part *part);
+enum status redis_make_keys(struct redis_history *history, const char *user_id,
+                            struct redis_user_keys *keys, struct error *err) STATUS_CHECKED;
+/* Appends to key; its status tells of a failure. */
+void redis_key_stream(struct buf *key, const struct redis_store *store);
+/* Of an error reply: MISMATCH for WRONGTYPE, else UNAVAILABLE. */
+enum status redis_reply_status(const struct redisReply *reply);
+/* Ends a call whose first command could not be queued, as if it had never been. */
+enum status redis_call_refuse(struct redis_call *call, struct error *err);
+void redis_call_free(struct redis_call *call);
+
+/* history_redis_erase.c */
+enum status redis_erase_start(struct history *base, const struct history_erase_call *asked,
+                              struct error *err);
 
 /* Parses a redis:// or redis+unix:// address into host/port/path/user/password/database. INVALID,
  * NOMEM; what was set is freed by the caller's store close. */

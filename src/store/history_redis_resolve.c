@@ -1,3 +1,5 @@
+#include "store/history_redis_internal.h"
+
 #include <errno.h>
 #include <event2/event.h>
 #include <netdb.h>
@@ -9,7 +11,6 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "store/history_redis_internal.h"
 
 /* Host names for the Redis connection. getaddrinfo is kept because it honours what the machine's
  * administrator configured (hosts file, search domains, a container's resolver), but it waits, so a

@@ -1,3 +1,5 @@
+#include "store/history_sqlite_internal.h"
+
 #include <errno.h>
 #include <event2/event.h>
 #include <sqlite3.h>
@@ -8,7 +10,6 @@
 #include "base/alloc.h"
 #include "base/clock.h"
 #include "base/parse.h"
-#include "store/history_sqlite_internal.h"
 
 /* The embedded history: one SQLite file for a laptop, a test or one small shop.
  *
@@ -17,10 +18,10 @@
  * lets it go on beside the writer. Writing is the writer thread's (history_sqlite_writer.c). A
  * thread for reads was rejected: handing over costs more than the read.
  *
- * A file is taken only if it is empty or carries our application id and a version we know; a foreign
- * database is left exactly as it was, including its journal mode. The text of the schema is here,
- * because the program must not depend on installed files; data/schema/history.sql is its readable
- * copy, compared by a test. */
+ * A file is taken only if it is empty or carries our application id and a version we know; a
+ * foreign database is left exactly as it was, including its journal mode. The text of the schema is
+ * here, because the program must not depend on installed files; data/schema/history.sql is its
+ * readable copy, compared by a test. */
 
 enum { APPLICATION_ID = 1097429832, SCHEMA_VERSION = 1 };
 enum { WRITE_BUSY_MS = 5000, READ_BUSY_MS = 20 };
@@ -43,8 +44,9 @@ const char HISTORY_SQLITE_SCHEMA[] =
     "CREATE INDEX events_by_user ON events (user_id, id DESC);\n"
     "CREATE UNIQUE INDEX events_once ON events (user_id, event_id) WHERE event_id IS NOT NULL;\n";
 
-static const char FETCH_SQL[] = "SELECT item_id, type, time_ms FROM events"
-                                " WHERE user_id = ?1 AND received_ms >= ?2 ORDER BY id DESC LIMIT ?3";
+static const char FETCH_SQL[] =
+    "SELECT item_id, type, time_ms FROM events"
+    " WHERE user_id = ?1 AND received_ms >= ?2 ORDER BY id DESC LIMIT ?3";
 
 struct sqlite_store {
     struct history_store base;
@@ -468,7 +470,8 @@ enum status history_sqlite_store_open(const struct history_config *config,
         store->path != NULL ? STATUS_OK : error_set(err, STATUS_NOMEM, "out of memory");
     sqlite3 *db = NULL;
     if (status == STATUS_OK)
-        status = open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, WRITE_BUSY_MS, &db, err);
+        status =
+            open_file(path, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, WRITE_BUSY_MS, &db, err);
     if (status == STATUS_OK)
         status = prepare_file(db, err);
     if (status == STATUS_OK)

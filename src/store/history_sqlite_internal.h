@@ -6,6 +6,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/parse.h"
 #include "base/status.h"
 #include "store/history_internal.h"
 
@@ -41,7 +42,7 @@ struct sqlite_job {
     size_t n_duplicates;
     uint64_t n_removed;
     char message[ERROR_MESSAGE_BYTES];
-    char user_id[132];
+    char user_id[ID_BYTES_MAX + 1];
     /* loop */
     struct sqlite_job *flying_previous;
     struct sqlite_job *flying_next;
@@ -63,7 +64,7 @@ struct sqlite_writer {
     size_t n_queued_events;
     bool stopping;
     size_t stream_max;
-    int64_t ttl_ms; /* 0: none */
+    int64_t ttl_ms;       /* 0: none */
     size_t n_since_prune; /* events */
 };
 

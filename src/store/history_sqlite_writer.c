@@ -1,3 +1,5 @@
+#include "store/history_sqlite_internal.h"
+
 #include <errno.h>
 #include <math.h>
 #include <sqlite3.h>
@@ -7,7 +9,6 @@
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "store/history_sqlite_internal.h"
 
 /* The writer thread of the embedded history: group commit.
  *

@@ -179,7 +179,7 @@ static void type_attribute(const struct table_field *field, struct item_attribut
 {
     attribute->text = field->text;
     attribute->type = ATTRIBUTE_TEXT;
-    attribute->number = NAN;
+    attribute->number = (double)NAN;
     if (field->quoted)
         return;
     if (parse_double(field->text, field->len, &attribute->number)) {
@@ -248,7 +248,7 @@ enum status item_reader_next(struct item_reader *reader, struct item *item, stru
     if (status != STATUS_OK)
         return status;
     arena_reset(&reader->arena);
-    struct item read = {.price = NAN, .stock = NAN, .created_at_ms = NAN};
+    struct item read = {.price = (double)NAN, .stock = (double)NAN, .created_at_ms = (double)NAN};
     struct reading reading = {.reader = reader, .record = &record, .item = &read, .err = err};
     for (size_t i = 0; i < record.n_fields; i++) {
         status = set_field(&reading, &record.fields[i]);
@@ -294,8 +294,7 @@ static enum status check_columns(const struct table *table, struct error *err)
     return STATUS_OK;
 }
 
-enum status item_reader_open_table(struct table *table, struct item_reader **out,
-                                   struct error *err)
+enum status item_reader_open_table(struct table *table, struct item_reader **out, struct error *err)
 {
     *out = NULL;
     struct item_reader *reader = NULL;

@@ -188,8 +188,7 @@ static const char *prefixed_name(struct arena *arena, const char *name)
 static enum status put_attributes(struct members *members, const cJSON *object)
 {
     const cJSON *member = NULL;
-    cJSON_ArrayForEach(member, object)
-    {
+    cJSON_ArrayForEach (member, object) {
         const char *name = prefixed_name(members->arena, member->string);
         if (name == NULL)
             return error_set(members->err, STATUS_NOMEM, "no memory for a line");

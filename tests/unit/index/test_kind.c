@@ -32,12 +32,29 @@ static void index_kind_parse_known_gives_canonical_name(void **state)
 static void index_kind_parse_unknown_is_invalid(void **state)
 {
     (void)state;
-    static const char *const unknown[] = {
-        "",           "flat",          "Flat,",           "IVF,Flat",       "IVF0,Flat",
-        "IVF64",      "IVF64,",        "IVF064,Flat",     "IVF-1,Flat",     "IVF1048577,Flat",
-        "HNSW1",      "HNSW257",       "HNSW16,PQ8",      "IVF64,PQ0",      "IVF64,PQ16x9",
-        "IVF64,LSH",  "OPQ16,IVF64,PQ16", "IVF8(Index7),Flat", "IVF64,Flat,RFlat,RFlat",
-        "PQ16",       "IVF99999999999999999999,Flat", "IVF64,Flat ", "HNSW32,Flat,RFlat"};
+    static const char *const unknown[] = {"",
+                                          "flat",
+                                          "Flat,",
+                                          "IVF,Flat",
+                                          "IVF0,Flat",
+                                          "IVF64",
+                                          "IVF64,",
+                                          "IVF064,Flat",
+                                          "IVF-1,Flat",
+                                          "IVF1048577,Flat",
+                                          "HNSW1",
+                                          "HNSW257",
+                                          "HNSW16,PQ8",
+                                          "IVF64,PQ0",
+                                          "IVF64,PQ16x9",
+                                          "IVF64,LSH",
+                                          "OPQ16,IVF64,PQ16",
+                                          "IVF8(Index7),Flat",
+                                          "IVF64,Flat,RFlat,RFlat",
+                                          "PQ16",
+                                          "IVF99999999999999999999,Flat",
+                                          "IVF64,Flat ",
+                                          "HNSW32,Flat,RFlat"};
     for (size_t i = 0; i < sizeof unknown / sizeof unknown[0]; i++) {
         struct index_kind kind = {.n_lists = 4711};
         struct error err = {.message = ""};
@@ -102,13 +119,20 @@ static void index_effort_parse_unfit_is_invalid(void **state)
     static const struct {
         const char *factory;
         const char *text;
-    } cases[] = {{"Flat", "nprobe=1"},          {"HNSW16", "nprobe=1"},
-                 {"IVF64,Flat", "efSearch=16"}, {"IVF64,Flat", "nprobe=0"},
-                 {"IVF64,Flat", "nprobe=65"},   {"IVF64,Flat", "nprobe=1,nprobe=2"},
-                 {"IVF64,Flat", "nprobe=1,"},   {"IVF64,Flat", "nprobe=1 "},
-                 {"IVF64,Flat", "nprobe=-1"},   {"IVF64,Flat", "nprobe=inf"},
-                 {"IVF64,Flat", "k_factor_rf=2"}, {"IVF64,PQ8,RFlat", "k_factor_rf=65"},
-                 {"HNSW16", "efSearch=2049"},   {"IVF8192,Flat", "nprobe=4097"}};
+    } cases[] = {{"Flat", "nprobe=1"},
+                 {"HNSW16", "nprobe=1"},
+                 {"IVF64,Flat", "efSearch=16"},
+                 {"IVF64,Flat", "nprobe=0"},
+                 {"IVF64,Flat", "nprobe=65"},
+                 {"IVF64,Flat", "nprobe=1,nprobe=2"},
+                 {"IVF64,Flat", "nprobe=1,"},
+                 {"IVF64,Flat", "nprobe=1 "},
+                 {"IVF64,Flat", "nprobe=-1"},
+                 {"IVF64,Flat", "nprobe=inf"},
+                 {"IVF64,Flat", "k_factor_rf=2"},
+                 {"IVF64,PQ8,RFlat", "k_factor_rf=65"},
+                 {"HNSW16", "efSearch=2049"},
+                 {"IVF8192,Flat", "nprobe=4097"}};
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         struct index_effort effort = {.n_probes = 4711};
         assert_int_equal(parse_effort(cases[i].factory, cases[i].text, &effort), STATUS_INVALID);
