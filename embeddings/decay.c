@@ -169,8 +169,8 @@ static double weight_exponent(const struct decay *decay, const struct history_ev
                               size_t position, int64_t now_ms)
 {
     assert((unsigned)event->type < N_EVENT_TYPES);
-    double exponent = decay->log2_type_weight[event->type] +
-                      (double)position * decay->log2_position_decay;
+    double exponent =
+        decay->log2_type_weight[event->type] + (double)position * decay->log2_position_decay;
     if (event->time_ms != EVENT_TIME_UNKNOWN) {
         const double age_ms = (double)now_ms - (double)event->time_ms;
         exponent -= fmax(age_ms, 0.0) / decay->half_life_ms;

@@ -31,11 +31,10 @@ bool tensor_type_parse(const char *name, enum tensor_type *out);
 bool tensor_size(const uint64_t *shape, size_t rank, enum tensor_type type, size_t *n_values,
                  size_t *n_bytes);
 
-/* A vector table over n × dim values as they lie in a file, after checking what every reader of one
- * needs: dimension in VECTOR_DIM_MIN … MAX and alignment (FORMAT), no NaN or infinity (INVALID,
- * naming the row). what names the table in messages. */
-enum status vectors_view(const char *what, const void *data, uint64_t n, uint64_t dim,
-                         enum vector_type type, struct vectors *out,
+/* *table, as it lies in a file and whose size is known to be there, to *out after checking what
+ * every reader of one needs: dimension in VECTOR_DIM_MIN … MAX and alignment (FORMAT), no NaN or
+ * infinity (INVALID, naming the row). what names the table in messages. */
+enum status vectors_view(const char *what, const struct vectors *table, struct vectors *out,
                          struct error *err) STATUS_CHECKED;
 
 #endif

@@ -158,19 +158,24 @@ static enum status duplicate_found(const char *name, struct error *err)
     return error_set(err, STATUS_FORMAT, "JSON: name \"%.64s\" stands twice in an object", name);
 }
 
+static enum status refuse_equal_names_of_few(const cJSON *object, struct error *err)
+{
+    for (const cJSON *a = object->child; a != NULL; a = a->next) {
+        for (const cJSON *b = a->next; b != NULL; b = b->next) {
+            if (strcmp(a->string, b->string) == 0) {
+                return duplicate_found(a->string, err);
+            }
+        }
+    }
+    return STATUS_OK;
+}
+
 /* Pairwise for the many small objects, sorted for the large ones. */
 static enum status refuse_equal_names(const cJSON *object, struct error *err)
 {
     const size_t n = (size_t)cJSON_GetArraySize(object);
     if (n <= FEW_MEMBERS) {
-        for (const cJSON *a = object->child; a != NULL; a = a->next) {
-            for (const cJSON *b = a->next; b != NULL; b = b->next) {
-                if (strcmp(a->string, b->string) == 0) {
-                    return duplicate_found(a->string, err);
-                }
-            }
-        }
-        return STATUS_OK;
+        return refuse_equal_names_of_few(object, err);
     }
     const char **names = mem_alloc_array(n, sizeof(*names));
     if (names == NULL) {

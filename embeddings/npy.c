@@ -117,6 +117,21 @@ static const char *take_shape(struct cursor *cursor, struct dictionary *dictiona
     return take(cursor, ")") ? NULL : "shape is not rows × dimension";
 }
 
+/* One key with its value; the reason of a failure or NULL. */
+static const char *take_member(struct cursor *cursor, struct dictionary *out)
+{
+    static const struct {
+        const char *key;
+        const char *(*take_value)(struct cursor *, struct dictionary *);
+    } members[] = {{"descr", take_descr}, {"fortran_order", take_order}, {"shape", take_shape}};
+    for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
+        if (take_text(cursor, members[i].key)) {
+            return take(cursor, ":") ? members[i].take_value(cursor, out) : "no colon after a key";
+        }
+    }
+    return "unknown key in the header";
+}
+
 /* Reason of the failure or NULL. */
 static const char *read_dictionary(struct cursor cursor, struct dictionary *out)
 {
@@ -125,16 +140,7 @@ static const char *read_dictionary(struct cursor cursor, struct dictionary *out)
         return "header is not a dictionary";
     }
     while (!take(&cursor, "}")) {
-        const char *fault = NULL;
-        if (take_text(&cursor, "descr")) {
-            fault = take(&cursor, ":") ? take_descr(&cursor, out) : "no colon after a key";
-        } else if (take_text(&cursor, "fortran_order")) {
-            fault = take(&cursor, ":") ? take_order(&cursor, out) : "no colon after a key";
-        } else if (take_text(&cursor, "shape")) {
-            fault = take(&cursor, ":") ? take_shape(&cursor, out) : "no colon after a key";
-        } else {
-            fault = "unknown key in the header";
-        }
+        const char *fault = take_member(&cursor, out);
         if (fault != NULL) {
             return fault;
         }
@@ -189,11 +195,13 @@ enum status npy_parse(const void *bytes, size_t n_bytes, struct vectors *out, st
                      &n_data) ||
         n_data != left - length) {
         return error_set(err, STATUS_FORMAT, ".npy: shape %llu × %llu does not fit %zu bytes",
-                         (unsigned long long)shape[0], (unsigned long long)shape[1],
-                         left - length);
+                         (unsigned long long)shape[0], (unsigned long long)shape[1], left - length);
     }
-    return vectors_view(".npy", header + length, dictionary.n, dictionary.dim, dictionary.type, out,
-                        err);
+    const struct vectors table = {.data = header + length,
+                                  .n = (size_t)dictionary.n,
+                                  .dim = (size_t)dictionary.dim,
+                                  .type = dictionary.type};
+    return vectors_view(".npy", &table, out, err);
 }
 
 enum status npy_open(const char *path, struct npy *out, struct error *err)

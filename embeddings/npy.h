@@ -5,7 +5,8 @@
 #include "base/vectors.h"
 
 /* Rank-2, C-order, little-endian float32 or float16 arrays in NumPy's .npy format (versions 1–3),
- * mapped. FORMAT for anything else, with the reason; checks size and finiteness. */
+ * mapped. FORMAT for anything else, with the reason; INVALID for a NaN or an infinity. On failure
+ * *out is zeroed, and npy_close on it is legal. */
 struct npy {
     struct file_map map;
     struct vectors vectors; /* borrowed from map */

@@ -18,7 +18,15 @@
  * overlaps, holes, ranges outside the file, more than SAFETENSORS_TENSORS_MAX tensors. */
 enum { SAFETENSORS_RANK_MAX = 8, SAFETENSORS_TENSORS_MAX = 65536 };
 
-enum tensor_type { TENSOR_F32, TENSOR_F16, TENSOR_BF16, TENSOR_I32, TENSOR_I64, TENSOR_U8, TENSOR_F64 };
+enum tensor_type {
+    TENSOR_F32,
+    TENSOR_F16,
+    TENSOR_BF16,
+    TENSOR_I32,
+    TENSOR_I64,
+    TENSOR_U8,
+    TENSOR_F64
+};
 
 struct tensor {
     const char *name; /* borrowed from the file */
@@ -41,9 +49,11 @@ enum status safetensors_open_bytes(const void *bytes, size_t n_bytes, struct saf
                                    struct error *err) STATUS_CHECKED;
 void safetensors_close(struct safetensors *file);
 
+/* Tensors in the order of their data. */
 size_t safetensors_count(const struct safetensors *file);
 const struct tensor *safetensors_at(const struct safetensors *file, size_t i);
-const struct tensor *safetensors_find(const struct safetensors *file, const char *name); /* or NULL */
+const struct tensor *safetensors_find(const struct safetensors *file,
+                                      const char *name); /* or NULL */
 /* Text of a metadata key or NULL. */
 const char *safetensors_metadata(const struct safetensors *file, const char *key);
 
@@ -52,8 +62,9 @@ const char *safetensors_metadata(const struct safetensors *file, const char *key
 enum status safetensors_read_f32(const struct safetensors *file, const char *name,
                                  const uint64_t *shape, size_t rank, float *out,
                                  struct error *err) STATUS_CHECKED;
-/* View of a rank-2 F32 or F16 tensor as a vector table, without copying; checks alignment and
- * finiteness of all values. Valid while the file is open. */
+/* View of a rank-2 F32 or F16 tensor as a vector table, without copying. Valid while the file is
+ * open. NOT_FOUND, MISMATCH (type or rank), FORMAT (dimension outside VECTOR_DIM_MIN … MAX, values
+ * not aligned), INVALID (a NaN or an infinity, with its row); *out is unchanged on failure. */
 enum status safetensors_vectors(const struct safetensors *file, const char *name,
                                 struct vectors *out, struct error *err) STATUS_CHECKED;
 
@@ -71,7 +82,8 @@ struct metadata_entry {
 /* Writes a file: streamed to path, fsynced; not atomic by itself (releases are written to a
  * temporary folder). Data are aligned to 64 bytes by padding the header with blanks; tensors in the
  * given order, each padded nowhere (order big tensors of 4-byte types first). Same input → same
- * bytes. */
+ * bytes. INVALID: a name twice, rank or shape out of range; PERMISSION, IO, NOMEM. A file that
+ * could not be finished is removed. */
 enum status safetensors_write(const char *path, const struct tensor_to_write *tensors,
                               size_t n_tensors, const struct metadata_entry *metadata,
                               size_t n_metadata, struct error *err) STATUS_CHECKED;

@@ -287,6 +287,7 @@ enum status safetensors_open(const char *path, struct safetensors **out, struct 
         error_prefix(err, "%s: ", path);
         return status;
     }
+    assert(*out != NULL);
     (*out)->map = map;
     return STATUS_OK;
 }
@@ -400,8 +401,8 @@ static void shape_text(const uint64_t *shape, size_t rank, char out[SHAPE_TEXT_B
     }
 }
 
-static enum status find(const struct safetensors *file, const char *name,
-                        const struct tensor **out, struct error *err)
+static enum status find(const struct safetensors *file, const char *name, const struct tensor **out,
+                        struct error *err)
 {
     *out = safetensors_find(file, name);
     return *out != NULL ? STATUS_OK
@@ -450,6 +451,9 @@ enum status safetensors_vectors(const struct safetensors *file, const char *name
                          "tensor \"%.96s\" is %s of rank %zu, wanted F32 or F16 of rank 2", name,
                          tensor_type_name(tensor->type), tensor->rank);
     }
-    return vectors_view(name, tensor->data, tensor->shape[0], tensor->shape[1],
-                        tensor->type == TENSOR_F16 ? VECTOR_F16 : VECTOR_F32, out, err);
+    const struct vectors table = {.data = tensor->data,
+                                  .n = (size_t)tensor->shape[0],
+                                  .dim = (size_t)tensor->shape[1],
+                                  .type = tensor->type == TENSOR_F16 ? VECTOR_F16 : VECTOR_F32};
+    return vectors_view(name, &table, out, err);
 }

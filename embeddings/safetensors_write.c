@@ -115,8 +115,7 @@ static enum status make_header(const struct tensor_to_write *tensors, size_t n_t
     }
     for (size_t i = 0; i < n_tensors; i++) {
         if (!write_tensor_entry(&json, &tensors[i], &offset)) {
-            return error_set(err, STATUS_INVALID, "tensor \"%.96s\" is too large",
-                             tensors[i].name);
+            return error_set(err, STATUS_INVALID, "tensor \"%.96s\" is too large", tensors[i].name);
         }
     }
     json_end_object(&json);

@@ -60,25 +60,26 @@ static size_t halves_first_not_finite(const uint16_t *halves, size_t n)
     return n;
 }
 
-enum status vectors_view(const char *what, const void *data, uint64_t n, uint64_t dim,
-                         enum vector_type type, struct vectors *out, struct error *err)
+enum status vectors_view(const char *what, const struct vectors *table, struct vectors *out,
+                         struct error *err)
 {
-    if (dim < VECTOR_DIM_MIN || dim > VECTOR_DIM_MAX) {
-        return error_set(err, STATUS_FORMAT, "%s: dimension %llu, must be within %d and %d", what,
-                         (unsigned long long)dim, VECTOR_DIM_MIN, VECTOR_DIM_MAX);
+    const bool is_half = table->type == VECTOR_F16;
+    if (table->dim < VECTOR_DIM_MIN || table->dim > VECTOR_DIM_MAX) {
+        return error_set(err, STATUS_FORMAT, "%.96s: dimension %zu, must be within %d and %d", what,
+                         table->dim, VECTOR_DIM_MIN, VECTOR_DIM_MAX);
     }
-    const size_t value_bytes = type == VECTOR_F16 ? sizeof(uint16_t) : sizeof(float);
-    if ((uintptr_t)data % value_bytes != 0) {
-        return error_set(err, STATUS_FORMAT, "%s: values are not aligned to %zu bytes", what,
+    const size_t value_bytes = is_half ? sizeof(uint16_t) : sizeof(float);
+    if ((uintptr_t)table->data % value_bytes != 0) {
+        return error_set(err, STATUS_FORMAT, "%.96s: values are not aligned to %zu bytes", what,
                          value_bytes);
     }
-    const size_t n_values = (size_t)n * (size_t)dim;
-    const size_t bad = type == VECTOR_F16 ? halves_first_not_finite(data, n_values)
-                                          : floats_first_not_finite(data, n_values);
+    const size_t n_values = table->n * table->dim;
+    const size_t bad = is_half ? halves_first_not_finite(table->data, n_values)
+                               : floats_first_not_finite(table->data, n_values);
     if (bad < n_values) {
-        return error_set(err, STATUS_INVALID, "%s: row %zu holds a NaN or an infinity", what,
-                         bad / (size_t)dim);
+        return error_set(err, STATUS_INVALID, "%.96s: row %zu holds a NaN or an infinity", what,
+                         bad / table->dim);
     }
-    *out = (struct vectors){.data = data, .n = (size_t)n, .dim = (size_t)dim, .type = type};
+    *out = *table;
     return STATUS_OK;
 }

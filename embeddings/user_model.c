@@ -91,9 +91,8 @@ static enum status open_parts(struct user_model *model, const char *path, struct
         status = read_settings(model, err);
     }
     if (status == STATUS_OK) {
-        const struct user_model_source source = {.file = model->file,
-                                                 .settings = json_root(model->settings),
-                                                 .items = &model->items};
+        const struct user_model_source source = {
+            .file = model->file, .settings = json_root(model->settings), .items = &model->items};
         status = model->architecture->open(&source, &model->parameters, &model->history_max, err);
     }
     if (status != STATUS_OK) {

@@ -28,9 +28,9 @@ struct history_batch {
 };
 
 struct user_model_info {
-    const char *architecture; /* "decay"; later "sasrec", "gru4rec" */
-    size_t dim;               /* D */
-    size_t history_max;       /* events used of a history */
+    const char *architecture;  /* "decay"; later "sasrec", "gru4rec" */
+    size_t dim;                /* D */
+    size_t history_max;        /* events used of a history */
     const char *settings_json; /* for people and the manifest; borrowed from the model */
 };
 

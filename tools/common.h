@@ -22,8 +22,8 @@ int command_failed(const char *command, const struct error *err);
 int command_usage(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
-/* Writes text (JSON, a report) and, where it lacks one, a newline to stdout; a failed write or a buf
- * in failure is reported. Returns the exit code. */
+/* Writes text (JSON, a report) and, where it lacks one, a newline to stdout; a failed write or a
+ * buf in failure is reported. Returns the exit code. */
 int command_print(const char *command, struct buf *text);
 
 #endif

@@ -17,8 +17,6 @@ struct command {
 
 static const struct command COMMANDS[] = {
     {"synth", "make up a shop: items.csv and events.csv", command_synth},
-    {"import", "turn public data sets and other shops' files into items and events",
-     command_import},
 };
 enum {
     N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0],

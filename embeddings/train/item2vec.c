@@ -1,5 +1,6 @@
 #include "embeddings/train/item2vec.h"
 
+#include <assert.h>
 #include <math.h>
 #include <pthread.h>
 #include <sched.h>
@@ -27,8 +28,8 @@
  * Threads claim chunks of the shuffled sequences and write to the two tables without locks (Niu et
  * al., "Hogwild!", NIPS 2011): rows rarely collide, and a lost update is noise like any other. With
  * one thread the result depends only on data, settings and seed (and the CPU's instruction set,
- * which decides the order of float sums). A softmax over all items was rejected: O(N) a pair; OpenMP
- * was, because a plain pool of threads is as short and a thread checker sees through it. */
+ * which decides the order of float sums). A softmax over all items was rejected: O(N) a pair;
+ * OpenMP was, because a plain pool of threads is as short and a thread checker sees through it. */
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
@@ -46,7 +47,7 @@
 #define DELIBERATE_RACES __attribute__((no_sanitize("thread")))
 #define KERNEL_VARIANTS
 #define SIMD_LOOP
-#define SIMD_SUM(variable)
+#define SIMD_DOT
 #elif defined(__x86_64__)
 #define DELIBERATE_RACES
 #define KERNEL_VARIANTS __attribute__((target_clones("arch=haswell", "default")))
@@ -58,7 +59,7 @@
 #if !defined(SANITIZED)
 #define PRAGMA(text) _Pragma(#text)
 #define SIMD_LOOP PRAGMA(omp simd)
-#define SIMD_SUM(variable) PRAGMA(omp simd reduction(+ : variable))
+#define SIMD_DOT PRAGMA(omp simd reduction(+ : dot)) /* sums into a variable dot */
 #endif
 
 enum {
@@ -105,7 +106,7 @@ struct trainer {
     size_t n_segments;
     struct worker *workers;
     size_t n_workers;
-    pthread_t *threads; /* [n_workers] */
+    pthread_t *threads;  /* [n_workers] */
     float *gradients;    /* [n_workers × S] */
     uint32_t *row_space; /* [n_workers × SEGMENT_EVENTS_MAX] */
     size_t epoch;
@@ -166,7 +167,7 @@ static inline void update_target(const float *restrict input, float *restrict ou
     float *out = __builtin_assume_aligned(output, 64);
     float *grad = __builtin_assume_aligned(gradient, 64);
     float dot = 0.0F;
-    SIMD_SUM(dot)
+    SIMD_DOT
     for (size_t i = 0; i < stride; i++) {
         dot += in[i] * out[i];
     }
@@ -178,9 +179,9 @@ static inline void update_target(const float *restrict input, float *restrict ou
     }
 }
 
-DELIBERATE_RACES KERNEL_VARIANTS
-static void train_pair(struct trainer *trainer, struct worker *worker, uint32_t centre,
-                       uint32_t context, float rate)
+DELIBERATE_RACES KERNEL_VARIANTS static void train_pair(struct trainer *trainer,
+                                                        struct worker *worker, uint32_t centre,
+                                                        uint32_t context, float rate)
 {
     const size_t stride = trainer->stride;
     float *input = trainer->input + centre * stride;
@@ -342,8 +343,7 @@ static size_t cut_segments(const struct event_log *log, struct segment *segments
         const uint64_t end = log->offsets[s + 1];
         for (uint64_t first = log->offsets[s]; end - first >= 2;) {
             const uint64_t left = end - first;
-            const uint32_t length =
-                left < SEGMENT_EVENTS_MAX ? (uint32_t)left : SEGMENT_EVENTS_MAX;
+            const uint32_t length = left < SEGMENT_EVENTS_MAX ? (uint32_t)left : SEGMENT_EVENTS_MAX;
             if (segments != NULL) {
                 segments[n] = (struct segment){.first = first, .n = length};
             }
@@ -413,11 +413,10 @@ static enum status trainer_init(struct trainer *trainer, struct rng *rng, struct
     trainer->workers = mem_alloc_array(trainer->n_workers, sizeof(struct worker));
     trainer->threads = mem_alloc_array(trainer->n_workers, sizeof(pthread_t));
     trainer->gradients = mem_alloc_vectors(trainer->n_workers, trainer->stride * sizeof(float));
-    trainer->row_space =
-        mem_alloc_array(trainer->n_workers, SEGMENT_EVENTS_MAX * sizeof(uint32_t));
+    trainer->row_space = mem_alloc_array(trainer->n_workers, SEGMENT_EVENTS_MAX * sizeof(uint32_t));
     if (trainer->segments == NULL || trainer->input == NULL || trainer->output == NULL ||
-        trainer->keep == NULL || trainer->trained == NULL || trainer->workers == NULL || trainer->threads == NULL ||
-        trainer->gradients == NULL || trainer->row_space == NULL) {
+        trainer->keep == NULL || trainer->trained == NULL || trainer->workers == NULL ||
+        trainer->threads == NULL || trainer->gradients == NULL || trainer->row_space == NULL) {
         return error_set(err, STATUS_NOMEM, "out of memory for vectors of %zu items",
                          trainer->n_items);
     }
@@ -457,6 +456,7 @@ static void trainer_free(struct trainer *trainer)
 static void write_vectors(const struct trainer *trainer, float *vectors)
 {
     const size_t dim = trainer->settings->dim;
+    assert(trainer->input != NULL && trainer->trained != NULL);
     memset(vectors, 0, trainer->n_items * dim * sizeof(float));
     for (size_t i = 0; i < trainer->n_items; i++) {
         const float *input = trainer->input + i * trainer->stride;

@@ -13,22 +13,23 @@
  * paper's set variant. The hyper-parameters that matter most for recommendations (H. Caselles-Dupré
  * et al., RecSys 2018) are settings: negative-sampling exponent, sub-sampling, window, epochs. */
 struct item2vec_settings {
-    size_t dim;              /* D, 1 … 1024; default 64 */
-    size_t n_epochs;         /* default 20 */
-    size_t window;           /* events to each side; 0: whole sequence; default 5 */
-    size_t n_negatives;      /* default 10 */
+    size_t dim;               /* D, 1 … 1024; default 64 */
+    size_t n_epochs;          /* default 20 */
+    size_t window;            /* events to each side; 0: whole sequence; default 5 */
+    size_t n_negatives;       /* default 10 */
     double negative_exponent; /* popularity^x of the negatives' distribution; default 0.5 */
-    double subsample;        /* Mikolov's t; 0: off; default 1e-3 */
-    double learning_rate;    /* default 0.025, falls linearly to 1e-4 of it */
-    size_t n_threads;        /* 0: all cores; 1 → same seed gives the same bytes */
+    double subsample;         /* Mikolov's t; 0: off; default 1e-3 */
+    double learning_rate;     /* default 0.025, falls linearly to 1e-4 of it */
+    size_t n_threads;         /* 0: all cores; 1 → same seed gives the same bytes */
     uint64_t seed;
     int show_progress;
 };
 void item2vec_settings_default(struct item2vec_settings *settings);
 
 /* Trains vectors[n_items × D] (caller's memory, filled; rows of items without events stay zero,
- * others scaled to unit length). log: rows < n_items. INVALID: no sequence with two events, settings
- * out of range. NOMEM. Threads update the tables without locks (Niu et al., Hogwild!, 2011). */
+ * others scaled to unit length). log: rows < n_items. INVALID: no sequence with two events,
+ * settings out of range. NOMEM. Threads update the tables without locks (Niu et al., Hogwild!,
+ * 2011). */
 enum status item2vec_train(const struct event_log *log, size_t n_items,
                            const struct item2vec_settings *settings, float *vectors,
                            struct error *err) STATUS_CHECKED;

@@ -2,9 +2,9 @@
  *
  * Items that the catalogue does not know must not vanish: a next item that no release could have
  * shown is a miss, and leaving such cases out would flatter a stale release. Therefore the unknown
- * ids of the file are numbered behind the catalogue's rows before the events are loaded, which costs
- * a second reading of the file and spares a second loader. A user (or session) with a single event
- * makes no case: nothing came before it. */
+ * ids of the file are numbered behind the catalogue's rows before the events are loaded, which
+ * costs a second reading of the file and spares a second loader. A user (or session) with a single
+ * event makes no case: nothing came before it. */
 #include "core/evaluate_internal.h"
 
 #include <string.h>
@@ -183,8 +183,7 @@ static enum status pairs_prefix(struct pairs *pairs, const char *text, const cha
         if (status != STATUS_OK) {
             return status;
         }
-        log->events[log->n_events++] =
-            (struct history_event){row, EVENT_VIEW, EVENT_TIME_UNKNOWN};
+        log->events[log->n_events++] = (struct history_event){row, EVENT_VIEW, EVENT_TIME_UNKNOWN};
         text += len;
     }
     return STATUS_OK;

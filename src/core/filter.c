@@ -411,25 +411,30 @@ static size_t cache_find(const struct filter_cache *cache, uint64_t hash, const 
     return CACHE_ENTRIES_MAX;
 }
 
-/* Drops entries, the longest unused first, until one more fits; this epoch's stay. */
-static void cache_make_room(struct filter_cache *cache)
+/* The entry longest unused that no caller of this epoch holds, or CACHE_ENTRIES_MAX. */
+static size_t cache_oldest(const struct filter_cache *cache)
 {
-    while (cache->n >= cache->entry_max) {
-        size_t oldest = CACHE_ENTRIES_MAX;
-        for (size_t i = 0; i < cache->n; i++) {
-            const struct cache_entry *entry = &cache->entries[i];
-            if (entry->epoch != cache->epoch &&
-                (oldest == CACHE_ENTRIES_MAX ||
-                 entry->last_used < cache->entries[oldest].last_used)) {
-                oldest = i;
-            }
+    size_t oldest = CACHE_ENTRIES_MAX;
+    for (size_t i = 0; i < cache->n; i++) {
+        const struct cache_entry *entry = &cache->entries[i];
+        if (entry->epoch != cache->epoch &&
+            (oldest == CACHE_ENTRIES_MAX || entry->last_used < cache->entries[oldest].last_used)) {
+            oldest = i;
         }
-        if (oldest == CACHE_ENTRIES_MAX) {
-            return;
-        }
-        entry_free(&cache->entries[oldest]);
-        cache->entries[oldest] = cache->entries[--cache->n];
     }
+    return oldest;
+}
+
+/* A place for one more entry. What this epoch's callers hold neither goes nor moves: a full cache
+ * grows for them beyond its bytes, until the next epoch. */
+static size_t cache_place(struct filter_cache *cache)
+{
+    size_t oldest = cache->n >= cache->entry_max ? cache_oldest(cache) : CACHE_ENTRIES_MAX;
+    if (oldest != CACHE_ENTRIES_MAX) {
+        entry_free(&cache->entries[oldest]);
+        return oldest;
+    }
+    return cache->n < CACHE_ENTRIES_MAX ? cache->n++ : CACHE_ENTRIES_MAX;
 }
 
 enum status filter_cache_get(struct filter_cache *cache, const char *json, size_t len,
@@ -439,11 +444,6 @@ enum status filter_cache_get(struct filter_cache *cache, const char *json, size_
     uint64_t hash = hash_bytes(json, len, 0);
     size_t i = cache_find(cache, hash, json, len);
     if (i == CACHE_ENTRIES_MAX) {
-        cache_make_room(cache);
-        if (cache->n == CACHE_ENTRIES_MAX) {
-            return error_set(err, STATUS_LIMIT, "more than %d filters in one batch",
-                             CACHE_ENTRIES_MAX);
-        }
         struct cache_entry entry = {.hash = hash, .len = len};
         entry.text = mem_strndup(json, len);
         if (entry.text == NULL) {
@@ -454,7 +454,12 @@ enum status filter_cache_get(struct filter_cache *cache, const char *json, size_
             mem_free(entry.text);
             return status;
         }
-        i = cache->n++;
+        i = cache_place(cache);
+        if (i == CACHE_ENTRIES_MAX) {
+            entry_free(&entry);
+            return error_set(err, STATUS_LIMIT, "more than %d filters in one batch",
+                             CACHE_ENTRIES_MAX);
+        }
         cache->entries[i] = entry;
     }
     cache->entries[i].last_used = ++cache->clock;
@@ -473,4 +478,9 @@ enum status filter_cache_check(const struct filter_cache *cache, const char *jso
 void filter_cache_next_epoch(struct filter_cache *cache)
 {
     cache->epoch++;
+    while (cache->n > cache->entry_max) {
+        size_t oldest = cache_oldest(cache);
+        entry_free(&cache->entries[oldest]);
+        cache->entries[oldest] = cache->entries[--cache->n];
+    }
 }

@@ -173,7 +173,7 @@ size_t ranking_because(struct recommender *recommender, const struct recommend_j
     float best[BECAUSE_MAX];
     size_t n = 0;
     vectors_row(&recommender->engine->vectors, row, vector);
-    for (size_t e = 0; e < job->n_events; e++) {
+    for (size_t e = 0; e < job->answer.n_history; e++) {
         uint32_t event_row = job->events[e].row;
         bool known = false;
         for (size_t i = 0; i < n; i++) {

@@ -227,6 +227,9 @@ static bool excludes(enum exclude_seen exclude_seen, enum event_type type)
 void recommend_set_history(struct recommender *r, struct recommend_job *job,
                            const struct history_result *result)
 {
+    if (job->request->no_consent) {
+        return; /* whoever fetched it: it is not to be used */
+    }
     if (result->status != STATUS_OK) {
         job->answer.degraded |= DEGRADED_HISTORY;
         return;
@@ -335,11 +338,13 @@ struct batch_search {
     struct found_rows found[RECOMMEND_BATCH_MAX];
 };
 
-/* One search for all that take part, with the largest k that any of them needs. */
+/* One search for all that take part, with the largest k that any of them needs; each gets its own k
+ * of the results, so that an answer does not depend on what else is in the batch. */
 static void stage_retrieve(struct recommender *r, struct recommend_job *const *jobs, size_t n,
                            struct batch_search *search)
 {
     size_t job_of[RECOMMEND_BATCH_MAX];
+    size_t k_of[RECOMMEND_BATCH_MAX];
     size_t n_queries = 0;
     size_t k_max = 0;
     for (size_t b = 0; b < n; b++) {
@@ -349,6 +354,7 @@ static void stage_retrieve(struct recommender *r, struct recommend_job *const *j
         if (k > 0) {
             memcpy(r->queries + n_queries * r->dim, r->user_vectors + b * r->dim,
                    r->dim * sizeof(float));
+            k_of[n_queries] = k;
             job_of[n_queries++] = b;
             k_max = k > k_max ? k : k_max;
         }
@@ -367,7 +373,7 @@ static void stage_retrieve(struct recommender *r, struct recommend_job *const *j
             continue;
         }
         search->found[b] =
-            (struct found_rows){r->batch_rows + i * k_max, r->batch_scores + i * k_max, k_max};
+            (struct found_rows){r->batch_rows + i * k_max, r->batch_scores + i * k_max, k_of[i]};
     }
 }
 

@@ -86,7 +86,7 @@ void candidates_collect_given(struct recommender *recommender, const struct reco
  * are put in order; diversity > 0 picks by maximal marginal relevance. Returns how many. */
 size_t ranking_order(struct recommender *recommender, const struct recommend_job *job,
                      double diversity, size_t limit);
-/* The events of the job's history that pulled an item most: rows into because[BECAUSE_MAX]. */
+/* The events behind the user vector that pulled an item most: rows into because[BECAUSE_MAX]. */
 size_t ranking_because(struct recommender *recommender, const struct recommend_job *job,
                        uint32_t row, uint32_t because[BECAUSE_MAX]);
 

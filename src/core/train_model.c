@@ -1,1 +1,416 @@
-#include "base/status.h"
+#include "core/train_model.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/clock.h"
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/idmap.h"
+#include "base/json_write.h"
+#include "base/log.h"
+#include "core/histories.h"
+#include "core/model_folder.h"
+#include "embeddings/train/item2vec.h"
+#include "embeddings/user_model.h"
+#include "store/event_file.h"
+#include "store/items.h"
+
+/* `aisle train`: items + events → model folder. Item vectors are learned from sessions (what is
+ * looked at together in one visit), histories for the build are sampled from whole users; events
+ * are therefore loaded twice, one after the other, instead of being held twice.
+ *
+ * The folder is written beside its place and renamed, so that a killed training leaves the old
+ * model. One thread and one seed give the same bytes, but for the time taken in training.json. */
+
+enum {
+    TRAIN_HISTORIES_MAX = 2000,
+    SESSION_GAP_MINUTES = 30,
+    TRAIN_TABLES = 2, /* input and output vectors */
+    TEXT_MAX_BYTES = 1 << 20,
+};
+#define IDS_MAX_BYTES ((size_t)1 << 32)
+
+struct training {
+    const struct train_config *config;
+    struct train_result *result;
+    int64_t start_us;
+    char out[PATH_BYTES_MAX];       /* without slashes at its end */
+    char temporary[PATH_BYTES_MAX]; /* "" before it is there */
+    struct item2vec_settings settings;
+    struct idmap *rows;
+    struct event_log_counts counts;
+    struct event_log log;
+    float *vectors; /* [N × D] */
+    float *item_counts;
+    char fingerprint[SHA256_HEX_BYTES];
+};
+
+void train_config_default(struct train_config *config)
+{
+    struct item2vec_settings settings;
+    item2vec_settings_default(&settings);
+    *config = (struct train_config){.model = "decay", .dim = settings.dim, .seed = settings.seed};
+}
+
+/* ---- checks before any work ---- */
+
+static enum status check_config(struct training *training, struct error *err)
+{
+    const struct train_config *config = training->config;
+    if (config->items_path == NULL || config->events_path == NULL || config->out_dir == NULL ||
+        config->out_dir[0] == '\0') {
+        return error_set(err, STATUS_INVALID, "items, events and an output folder must be given");
+    }
+    if (config->model == NULL || strcmp(config->model, "decay") != 0) {
+        return error_set(err, STATUS_INVALID, "unknown model %.32s; known: decay",
+                         config->model != NULL ? config->model : "");
+    }
+    if (strcmp(config->events_path, "-") == 0) {
+        return error_set(err, STATUS_INVALID, "events are read twice and must be a file");
+    }
+    item2vec_settings_default(&training->settings);
+    training->settings.dim = config->dim;
+    if (config->n_epochs != 0) {
+        training->settings.n_epochs = config->n_epochs;
+    }
+    training->settings.n_threads = config->n_threads;
+    training->settings.seed = config->seed;
+    training->settings.show_progress = log_enabled(LOG_LEVEL_INFO);
+    return STATUS_OK;
+}
+
+static enum status check_out(struct training *training, struct error *err)
+{
+    size_t len = strlen(training->config->out_dir);
+    while (len > 1 && training->config->out_dir[len - 1] == '/') {
+        len--;
+    }
+    int n = snprintf(training->out, sizeof(training->out), "%.*s", (int)len,
+                     training->config->out_dir);
+    if (n < 0 || (size_t)n != len) {
+        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
+    }
+    /* An empty folder is fine: removing it proves that it is one. */
+    if (file_exists(training->out) && !model_folder_is_one(training->out) &&
+        rmdir(training->out) != 0) {
+        return error_set(err, STATUS_EXISTS,
+                         "%.150s is there and is no model folder: not replaced", training->out);
+    }
+    return STATUS_OK;
+}
+
+/* ---- reading ---- */
+
+static enum status read_items(struct training *training, struct error *err)
+{
+    const char *path = training->config->items_path;
+    struct item_reader *reader = NULL;
+    struct item item;
+    enum status status = idmap_open(0, &training->rows, err);
+    if (status == STATUS_OK) {
+        status = item_reader_open(path, &reader, err);
+    }
+    while (status == STATUS_OK) {
+        uint32_t row = 0;
+        status = item_reader_next(reader, &item, err);
+        if (status == STATUS_NOT_FOUND) {
+            status = STATUS_OK;
+            break;
+        }
+        if (status == STATUS_OK) {
+            status = idmap_add(training->rows, item.id, strlen(item.id), &row);
+            if (status != STATUS_OK) {
+                (void)error_set(err, status, "%s: item %.64s: %s", path, item.id,
+                                status_text(status));
+            }
+        }
+    }
+    item_reader_close(reader);
+    training->result->n_items = status == STATUS_OK ? idmap_size(training->rows) : 0;
+    if (status == STATUS_OK && training->result->n_items == 0) {
+        status = error_set(err, STATUS_INVALID, "%s has no items", path);
+    }
+    return status;
+}
+
+static enum status load_events(struct training *training, enum event_grouping grouping,
+                               struct error *err)
+{
+    struct event_log_config config = {
+        .path = training->config->events_path,
+        .items = training->rows,
+        .grouping = grouping,
+        .session_gap_ms = (int64_t)SESSION_GAP_MINUTES * 60 * 1000,
+    };
+    event_log_free(&training->log);
+    training->log = (struct event_log){.n_events = 0};
+    return event_log_load(&config, &training->log, &training->counts, NULL, err);
+}
+
+static enum status read_sessions(struct training *training, struct error *err)
+{
+    struct train_result *result = training->result;
+    uint64_t n_bytes = 0;
+    enum status status =
+        hash_file_sha256(training->config->events_path, training->fingerprint, &n_bytes, err);
+    if (status == STATUS_OK) {
+        status = load_events(training, EVENTS_BY_SESSION, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    result->n_events = training->log.n_events;
+    result->n_unknown_item = training->counts.n_unknown_item;
+    result->n_sequences = training->log.n_sequences;
+    if (result->n_events == 0) {
+        return error_set(err, STATUS_INVALID, "%s: no event is of an item of %s",
+                         training->config->events_path, training->config->items_path);
+    }
+    return STATUS_OK;
+}
+
+static enum status count_items(struct training *training, struct error *err)
+{
+    size_t n = idmap_size(training->rows);
+    training->item_counts = mem_calloc(n, sizeof(*training->item_counts));
+    if (training->item_counts == NULL) {
+        return error_set(err, STATUS_NOMEM, "counts of %zu items: no memory", n);
+    }
+    for (size_t e = 0; e < training->log.n_events; e++) {
+        training->item_counts[training->log.events[e].row] += 1.0F;
+    }
+    for (size_t row = 0; row < n; row++) {
+        training->result->n_items_with_events += training->item_counts[row] > 0.0F ? 1 : 0;
+    }
+    return STATUS_OK;
+}
+
+/* ---- learning ---- */
+
+static enum status learn(struct training *training, struct error *err)
+{
+    size_t n = idmap_size(training->rows);
+    size_t dim = training->settings.dim;
+    double bytes = (double)n * (double)dim * sizeof(float) * (TRAIN_TABLES + 1) +
+                   (double)training->log.n_events * sizeof(struct history_event) +
+                   (double)idmap_bytes(training->rows);
+    LOG_INFO("train", LOG_I("items", n), LOG_I("events", training->log.n_events),
+             LOG_I("sessions", training->log.n_sequences), LOG_I("dim", dim),
+             LOG_I("epochs", training->settings.n_epochs), LOG_F("memory_mb", bytes / 1e6));
+    if (dim == 0 || n > SIZE_MAX / sizeof(double) / dim) {
+        return error_set(err, STATUS_INVALID, "%zu items of dimension %zu", n, dim);
+    }
+    training->vectors = mem_calloc(n * dim, sizeof(*training->vectors));
+    if (training->vectors == NULL) {
+        return error_set(err, STATUS_NOMEM, "vectors of %zu items: no memory", n);
+    }
+    return item2vec_train(&training->log, n, &training->settings, training->vectors, err);
+}
+
+/* ---- writing ---- */
+
+static enum status temporary_path(const struct training *training, const char *name,
+                                  char out[PATH_BYTES_MAX], struct error *err)
+{
+    return path_join(out, training->temporary, name, err);
+}
+
+static enum status make_temporary(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    int n = snprintf(path, sizeof(path), "%s.tmp-%ld", training->out, (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof(path)) {
+        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
+    }
+    enum status status = dir_remove(path, err); /* of an earlier process with this number */
+    if (status == STATUS_OK) {
+        status = dir_make(path, err);
+    }
+    if (status == STATUS_OK) {
+        memcpy(training->temporary, path, sizeof(path));
+    }
+    return status;
+}
+
+static enum status write_vectors(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    uint64_t n = idmap_size(training->rows);
+    const struct tensor_to_write tensors[] = {
+        {MODEL_TENSOR_VECTORS, TENSOR_F32, 2, {n, training->settings.dim}, training->vectors},
+        {MODEL_TENSOR_COUNTS, TENSOR_F32, 1, {n}, training->item_counts},
+    };
+    enum status status = temporary_path(training, MODEL_FILE_VECTORS, path, err);
+    if (status == STATUS_OK) {
+        status = safetensors_write(path, tensors, sizeof(tensors) / sizeof(tensors[0]), NULL, 0,
+                                   err);
+    }
+    return status;
+}
+
+static enum status write_ids(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    struct buf text;
+    buf_init(&text, IDS_MAX_BYTES);
+    for (uint32_t row = 0; row < idmap_size(training->rows); row++) {
+        size_t len = 0;
+        const char *id = idmap_id(training->rows, row, &len);
+        buf_append(&text, id, len);
+        buf_append_char(&text, '\n');
+    }
+    enum status status = temporary_path(training, MODEL_FILE_ITEM_IDS, path, err);
+    if (status == STATUS_OK && text.status != STATUS_OK) {
+        status = error_set(err, text.status, "writing item ids: %s", status_text(text.status));
+    }
+    if (status == STATUS_OK) {
+        status = file_write_atomic(path, buf_text(&text), text.len, err);
+    }
+    buf_free(&text);
+    return status;
+}
+
+static enum status write_weights(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    struct decay_settings settings;
+    decay_settings_default(&settings);
+    enum status status = temporary_path(training, MODEL_FILE_WEIGHTS, path, err);
+    if (status == STATUS_OK) {
+        status = decay_model_write(path, training->settings.dim, &settings, err);
+    }
+    return status;
+}
+
+static enum status write_histories(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    struct history_set set = {.n = 0};
+    struct row_names names = {.map = training->rows};
+    enum status status = temporary_path(training, MODEL_FILE_HISTORIES, path, err);
+    if (status == STATUS_OK) {
+        status = load_events(training, EVENTS_BY_USER, err);
+    }
+    if (status == STATUS_OK) {
+        status = history_set_sample(&set, &training->log, TRAIN_HISTORIES_MAX,
+                                    training->config->seed, err);
+    }
+    if (status == STATUS_OK) {
+        status = histories_write(path, &set, &names, err);
+    }
+    history_set_free(&set);
+    return status;
+}
+
+static void encode_report(const struct training *training, struct buf *text)
+{
+    const struct item2vec_settings *settings = &training->settings;
+    const struct train_result *result = training->result;
+    struct json_writer json;
+    json_writer_init(&json, text);
+    json_begin_object(&json, NULL);
+    json_string(&json, "model", training->config->model);
+    json_string(&json, "item_vectors", "item2vec");
+    json_int(&json, "dim", (int64_t)settings->dim);
+    json_int(&json, "epochs", (int64_t)settings->n_epochs);
+    json_int(&json, "window", (int64_t)settings->window);
+    json_int(&json, "negatives", (int64_t)settings->n_negatives);
+    json_double(&json, "negative_exponent", settings->negative_exponent);
+    json_double(&json, "subsample", settings->subsample);
+    json_double(&json, "learning_rate", settings->learning_rate);
+    json_int(&json, "threads", (int64_t)settings->n_threads);
+    json_int(&json, "seed", (int64_t)settings->seed);
+    json_int(&json, "n_items", (int64_t)result->n_items);
+    json_int(&json, "n_items_with_events", (int64_t)result->n_items_with_events);
+    json_int(&json, "n_events", (int64_t)result->n_events);
+    json_int(&json, "n_unknown_item", (int64_t)result->n_unknown_item);
+    json_int(&json, "n_sequences", (int64_t)result->n_sequences);
+    json_int(&json, "first_ms", training->counts.first_ms);
+    json_int(&json, "last_ms", training->counts.last_ms);
+    json_string(&json, "data_fingerprint", training->fingerprint);
+    json_double(&json, "seconds", result->seconds);
+    json_end_object(&json);
+    buf_append_char(text, '\n');
+}
+
+static enum status write_report(struct training *training, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    struct buf text;
+    training->result->seconds = (double)(clock_monotonic_us() - training->start_us) / 1e6;
+    buf_init(&text, TEXT_MAX_BYTES);
+    encode_report(training, &text);
+    enum status status = temporary_path(training, MODEL_FILE_TRAINING, path, err);
+    if (status == STATUS_OK && text.status != STATUS_OK) {
+        status = error_set(err, text.status, "writing %s: %s", path, status_text(text.status));
+    }
+    if (status == STATUS_OK) {
+        status = file_write_atomic(path, buf_text(&text), text.len, err);
+    }
+    buf_free(&text);
+    return status;
+}
+
+/* The temporary folder takes the old one's place; the old one comes back if that fails. */
+static enum status put_in_place(struct training *training, struct error *err)
+{
+    char old[PATH_BYTES_MAX];
+    int n = snprintf(old, sizeof(old), "%s.old-%ld", training->out, (long)getpid());
+    if (n < 0 || (size_t)n >= sizeof(old)) {
+        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
+    }
+    enum status status = file_fsync(training->temporary, err);
+    if (status == STATUS_OK) {
+        status = check_out(training, err); /* again: hours may have passed */
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool replaces = file_exists(training->out);
+    if (replaces && rename(training->out, old) != 0) {
+        return error_set_errno(err, "renaming %s", training->out);
+    }
+    if (rename(training->temporary, training->out) != 0) {
+        status = error_set_errno(err, "naming %s", training->out);
+        if (replaces && rename(old, training->out) != 0) {
+            error_prefix(err, "the old model is now %.100s; ", old);
+        }
+        return status;
+    }
+    training->temporary[0] = '\0';
+    if (replaces && dir_remove(old, NULL) != STATUS_OK) {
+        LOG_WARN("the replaced model stays", LOG_S("dir", old));
+    }
+    return STATUS_OK;
+}
+
+typedef enum status training_step(struct training *training, struct error *err);
+
+static training_step *const STEPS[] = {
+    check_config,  check_out, read_items,    read_sessions,   count_items,  make_temporary,
+    learn,         write_ids, write_vectors, write_histories, write_weights, write_report,
+    put_in_place,
+};
+
+enum status train_model(const struct train_config *config, struct train_result *result,
+                        struct error *err)
+{
+    *result = (struct train_result){.n_items = 0};
+    struct training training = {
+        .config = config, .result = result, .start_us = clock_monotonic_us()};
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < sizeof(STEPS) / sizeof(STEPS[0]) && status == STATUS_OK; i++) {
+        status = STEPS[i](&training, err);
+    }
+    if (training.temporary[0] != '\0' && dir_remove(training.temporary, NULL) != STATUS_OK) {
+        LOG_WARN("temporary folder stays", LOG_S("dir", training.temporary));
+    }
+    mem_free(training.vectors);
+    mem_free(training.item_counts);
+    event_log_free(&training.log);
+    idmap_close(training.rows);
+    return status;
+}

@@ -18,7 +18,8 @@
  *
  * Columns are copied out of SQLite at open and then belong to us: filters and ranking read millions
  * of values a second, which a B-tree with a row lookup each would not serve. The connection that
- * loads is closed again. immutable=1 spares locks and checks for change: a release's files are never changed.
+ * loads is closed again. immutable=1 spares locks and checks for change: a release's files are
+ * never changed.
  *
  * The file may be damaged: what SQLite does not notice (it has no checksums) is checked here before
  * use: lengths against the number of ids, codes against the dictionary, texts and numbers. */
@@ -181,8 +182,7 @@ struct blob {
 
 #define DAMAGED(loading, ...) catalog_damaged((loading)->catalog->path, (loading)->err, __VA_ARGS__)
 
-__attribute__((format(printf, 3, 4))) static enum status
-damaged(const char *path, struct error *err, const char *format, ...)
+enum status catalog_damaged(const char *path, struct error *err, const char *format, ...)
 {
     char message[160];
     va_list args;
@@ -395,6 +395,9 @@ static enum status load_column(const struct loading *loading, sqlite3_stmt *stat
         return fail_nomem(loading->err);
     if (name == NULL || type_name == NULL)
         return DAMAGED(loading, "column %zu has no valid name or type", catalog->n_columns);
+    if (sqlite3_column_type(statement, 2) != SQLITE_BLOB ||
+        (!dictionary.is_null && sqlite3_column_type(statement, 3) != SQLITE_BLOB))
+        return DAMAGED(loading, "column %.60s holds something else than blobs", name);
     int type = find_type(type_name);
     if (catalog->ids == NULL) {
         if (type != CATALOG_TYPE_ID)
@@ -564,6 +567,11 @@ void catalog_close(struct catalog *catalog)
 }
 
 /* ---- in memory ---- */
+
+const char *catalog_path(const struct catalog *catalog)
+{
+    return catalog->path;
+}
 
 size_t catalog_size(const struct catalog *catalog)
 {

@@ -46,6 +46,8 @@ enum status catalog_db_exec(struct sqlite3 *db, const char *sql, const char *pat
  * be closed with sqlite3_close. NOT_FOUND, PERMISSION, IO, FORMAT. */
 enum status catalog_db_open(const char *path, struct sqlite3 **out,
                             struct error *err) STATUS_CHECKED;
+/* Borrowed from the catalogue. */
+const char *catalog_path(const struct catalog *catalog);
 /* FORMAT, "PATH: damaged catalogue: …". */
 enum status catalog_damaged(const char *path, struct error *err, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -28,7 +28,7 @@ enum status catalog_reader_open(const struct catalog *catalog, struct catalog_re
     if (reader == NULL)
         return error_set(err, STATUS_NOMEM, "no memory to read an item");
     reader->catalog = catalog;
-    enum status status = catalog_db_open(catalog->path, &reader->db, err);
+    enum status status = catalog_db_open(catalog_path(catalog), &reader->db, err);
     if (status == STATUS_OK) {
         int code = sqlite3_prepare_v3(
             reader->db,
@@ -36,7 +36,7 @@ enum status catalog_reader_open(const struct catalog *catalog, struct catalog_re
             "created_at FROM items WHERE row = ?1",
             -1, SQLITE_PREPARE_PERSISTENT, &reader->select, NULL);
         if (code != SQLITE_OK)
-            status = catalog_db_error(reader->db, code, catalog->path, err);
+            status = catalog_db_error(reader->db, code, catalog_path(catalog), err);
     }
     if (status != STATUS_OK) {
         catalog_reader_close(reader);
@@ -66,7 +66,7 @@ static enum status read_text(const struct catalog_reader *reader, int column, co
     if (text == NULL)
         return error_set(err, STATUS_NOMEM, "no memory to read an item");
     if (!utf8_valid(text, (size_t)len))
-        return catalog_damaged(reader->path, err, "a text is not valid UTF-8");
+        return catalog_damaged(catalog_path(reader->catalog), err, "a text is not valid UTF-8");
     *out = text;
     return STATUS_OK;
 }
@@ -90,15 +90,15 @@ static enum status read_row(const struct catalog_reader *reader, struct item_met
                           : sqlite3_column_double(reader->select, column);
     }
     if (out->title == NULL)
-        return catalog_damaged(reader->path, err, "an item has no title");
+        return catalog_damaged(catalog_path(reader->catalog), err, "an item has no title");
     return STATUS_OK;
 }
 
 enum status catalog_read(struct catalog_reader *reader, uint32_t row, struct item_metadata *out,
                          struct error *err)
 {
-    const char *path = reader->path;
-    if (row >= reader->catalog->n)
+    const char *path = catalog_path(reader->catalog);
+    if (row >= catalog_size(reader->catalog))
         return error_set(err, STATUS_NOT_FOUND, "no row %u in the catalogue", (unsigned)row);
     /* Reset here rather than after the last read, which would end the texts' life. */
     (void)sqlite3_reset(reader->select);

@@ -49,8 +49,8 @@ enum status csv_writer_open(struct csv_writer *writer, const char *path, const c
     writer->fd = -1;
     buf_init(&writer->pending, PENDING_MAX_BYTES);
     int path_len = snprintf(writer->path, sizeof writer->path, "%s", path);
-    int len = snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path,
-                       (long)getpid());
+    int len =
+        snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
     if (path_len < 0 || len < 0 || (size_t)len >= sizeof writer->temporary) {
         return error_set(err, STATUS_LIMIT, "path over %d bytes: %.100s…", PATH_BYTES_MAX - 1,
                          path);

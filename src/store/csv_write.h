@@ -14,7 +14,7 @@
 struct csv_writer {
     char path[PATH_BYTES_MAX];
     char temporary[PATH_BYTES_MAX];
-    int fd; /* -1 when closed */
+    int fd;         /* -1 when closed */
     size_t n_cells; /* in the present row */
     struct buf pending;
     enum status status;

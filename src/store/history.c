@@ -100,6 +100,8 @@ static bool text_id_valid(const char *id)
     return id != NULL && id_valid(id, strnlen(id, ID_BYTES_MAX + 1));
 }
 
+/* One parameter over the gate: the request path's call, whose arguments are a struct behind it.
+ * NOLINTNEXTLINE(readability-function-size) */
 enum status history_fetch(struct history *history, const char *user_id, size_t n_max,
                           int64_t deadline_us, history_fetch_fn *callback, void *context,
                           struct error *err)

@@ -117,7 +117,7 @@ void redis_put(struct redis_command *command, const char *text)
 void redis_put_int(struct redis_command *command, int64_t number)
 {
     char *text = command->numbers[command->n_numbers++];
-    snprintf(text, REDIS_NUMBER_BYTES, "%lld", (long long)number);
+    (void)snprintf(text, REDIS_NUMBER_BYTES, "%lld", (long long)number);
     redis_put(command, text);
 }
 
@@ -269,7 +269,7 @@ static void append_note_failure(struct redis_append *append, enum status status,
     if (append->result.status != STATUS_OK)
         return;
     append->result.status = status;
-    snprintf(append->message, sizeof(append->message), "%s", message);
+    (void)snprintf(append->message, sizeof(append->message), "%s", message);
     append->result.message = append->message;
 }
 
@@ -301,9 +301,9 @@ static bool send_event(struct redis_part *part, bool with_text)
     const char *type = event_type_name(event->type);
     char element[HISTORY_ELEMENT_MAX_BYTES];
     char value[REDIS_NUMBER_BYTES];
-    snprintf(element, sizeof(element), "%lld %s %s", (long long)event->time_ms, type,
-             event->item_id);
-    snprintf(value, sizeof(value), "%.17g", event->value);
+    (void)snprintf(element, sizeof(element), "%lld %s %s", (long long)event->time_ms, type,
+                   event->item_id);
+    (void)snprintf(value, sizeof(value), "%.17g", event->value);
     struct redis_command command = {.n = 0};
     redis_put(&command, by_sha ? "EVALSHA" : "EVAL");
     redis_put(&command, by_sha ? history->script_sha : HISTORY_REDIS_SCRIPT);
@@ -372,8 +372,11 @@ static enum status redis_append_start(struct history *base, const struct history
     append->callback = asked->callback;
     append->context = asked->context;
     append->events = history_events_copy(asked->events, asked->n_events);
-    status = append->events != NULL ? redis_call_start(&append->call, err)
-                                    : error_set(err, STATUS_NOMEM, "out of memory");
+    if (append->events == NULL) {
+        status = error_set(err, STATUS_NOMEM, "out of memory");
+        goto fail;
+    }
+    status = redis_call_start(&append->call, err);
     if (status != STATUS_OK)
         goto fail;
     for (size_t i = 0; i < asked->n_events; i++) {

@@ -30,23 +30,24 @@ static int hex_digit(char c)
 
 static enum status copy_decoded(const char *text, size_t len, char **out, struct error *err)
 {
-    enum status status = copy_text(text, len, out, err);
-    if (status != STATUS_OK)
-        return status;
+    char *copy = mem_strndup(text, len);
+    *out = copy;
+    if (copy == NULL)
+        return error_set(err, STATUS_NOMEM, "out of memory");
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
-        (*out)[n] = text[i];
+        copy[n] = text[i];
         if (text[i] == '%') {
             int high = i + 2 < len ? hex_digit(text[i + 1]) : -1;
             int low = i + 2 < len ? hex_digit(text[i + 2]) : -1;
             if (high < 0 || low < 0 || high * 16 + low == 0)
-                return error_set(err, STATUS_INVALID, "Redis address: bad %% in the password");
-            (*out)[n] = (char)(high * 16 + low);
+                return error_set(err, STATUS_INVALID, "Redis address: bad %% in user or password");
+            copy[n] = (char)(high * 16 + low);
             i += 2;
         }
         n++;
     }
-    (*out)[n] = '\0';
+    copy[n] = '\0';
     return STATUS_OK;
 }
 

@@ -182,7 +182,8 @@ static void connection_lost(struct redis_history *history, const char *why)
     /* A refused handshake is the reason, also where the server then closes the connection itself.
      */
     if (!history->drop_wanted)
-        snprintf(history->message, sizeof(history->message), "Redis is not available: %s", why);
+        (void)snprintf(history->message, sizeof(history->message), "Redis is not available: %s",
+                       why);
     history->context = NULL;
     history->state = REDIS_STATE_DOWN;
     history->had_result = true;
@@ -237,7 +238,7 @@ static bool note_reply(struct redis_history *history, const redisAsyncContext *c
 
 static void handshake_failed(struct redis_history *history, const char *why)
 {
-    snprintf(history->message, sizeof(history->message), "Redis refused: %s", why);
+    (void)snprintf(history->message, sizeof(history->message), "Redis refused: %s", why);
     history->drop_wanted = true;
     schedule(history);
 }
@@ -286,7 +287,7 @@ static bool handshake(struct redis_history *history)
 {
     const struct redis_store *store = history->store;
     char database[24];
-    snprintf(database, sizeof(database), "%lld", (long long)store->database);
+    (void)snprintf(database, sizeof(database), "%lld", (long long)store->database);
     const char *auth[] = {"AUTH", store->password, NULL};
     const char *select[] = {"SELECT", database};
     const char *load[] = {"SCRIPT", "LOAD", HISTORY_REDIS_SCRIPT};
@@ -336,7 +337,7 @@ static void on_resolved(void *pointer, const char *numeric, const char *message)
         connection_lost(history, message);
         return;
     }
-    snprintf(history->numeric, sizeof(history->numeric), "%s", numeric);
+    (void)snprintf(history->numeric, sizeof(history->numeric), "%s", numeric);
     connection_attempt(history);
 }
 
@@ -353,8 +354,8 @@ static void connection_start(struct redis_history *history)
     history->state = REDIS_STATE_CONNECTING;
     history->connect_deadline_us = clock_monotonic_us() + store->connect_timeout_us;
     if (store->host == NULL || is_numeric(store->host)) {
-        snprintf(history->numeric, sizeof(history->numeric), "%s",
-                 store->host != NULL ? store->host : "");
+        (void)snprintf(history->numeric, sizeof(history->numeric), "%s",
+                       store->host != NULL ? store->host : "");
         connection_attempt(history);
     } else if (!history->had_result) {
         if (redis_resolve_now(store->host, history->numeric, &error) == STATUS_OK)

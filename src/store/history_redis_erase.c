@@ -57,8 +57,8 @@ static bool send_scan(struct redis_erase *erase)
     struct redis_history *history = erase->call.history;
     struct redis_command command = {.n = 0};
     char from[2 * REDIS_NUMBER_BYTES];
-    snprintf(from, sizeof(from), "%llu-%llu", (unsigned long long)erase->next_ms,
-             (unsigned long long)erase->next_sequence);
+    (void)snprintf(from, sizeof(from), "%llu-%llu", (unsigned long long)erase->next_ms,
+                   (unsigned long long)erase->next_sequence);
     buf_reset(&history->key);
     redis_key_stream(&history->key, history->store);
     if (history->key.status != STATUS_OK)

@@ -177,7 +177,7 @@ static void write_batch(struct sqlite_writer *writer, struct sqlite_job *batch)
             job->status = STATUS_UNAVAILABLE;
             job->n_duplicates = 0;
             job->n_removed = 0;
-            snprintf(job->message, sizeof(job->message), "%s", error.message);
+            (void)snprintf(job->message, sizeof(job->message), "%s", error.message);
         }
         post(job);
     }

@@ -65,7 +65,7 @@ struct synth_collection {
 
 struct synth_item {
     uint32_t category;
-    uint32_t collection; /* number over all departments */
+    uint32_t collection;                   /* number over all departments */
     uint32_t noun, material, colour, size; /* indices; 0 also where the list is empty */
     uint32_t stock;
     float price;
@@ -80,7 +80,8 @@ struct synth_shop {
     size_t *category_first; /* n_categories + 1 */
     struct synth_collection *collections;
     size_t *collection_first; /* of each department; n_departments + 1 */
-    uint32_t *collection_shift; /* of each category: collection of its first item, see synth_items.c */
+    uint32_t
+        *collection_shift; /* of each category: collection of its first item, see synth_items.c */
     struct alias_table *popularity; /* of each category, over its items; unset for empty ones */
     struct alias_table by_category;
 };

@@ -15,12 +15,13 @@
  * line's. Popularity is Zipf within a category, in an order that has nothing to do with ids. */
 
 enum {
-    COLLECTION_ITEMS = 14,   /* mean size of a product line */
+    COLLECTION_ITEMS = 14, /* mean size of a product line */
     OUT_OF_STOCK_PERCENT = 4,
-    NEW_ITEM_PERCENT = 5,    /* created within the events' time span */
-    NEW_ITEMS_FROM = 200,    /* smaller shops have no new items */
+    NEW_ITEM_PERCENT = 5, /* created within the events' time span */
+    NEW_ITEMS_FROM = 200, /* smaller shops have no new items */
     STOCK_TYPICAL = 60,
-    AGE_DAYS_MAX = 900,      /* of items that are not new */
+    TEXT_MAX_BYTES = 4096, /* of a title or address */
+    AGE_DAYS_MAX = 900,    /* of items that are not new */
 };
 static const int64_t DAY_MS = 86400000;
 static const double ZIPF_EXPONENT = 0.9;
@@ -380,7 +381,7 @@ enum status synth_shop_write(const struct synth_shop *shop, const char *path, st
     if (status != STATUS_OK) {
         return status;
     }
-    buf_init(&scratch, ERROR_MESSAGE_BYTES * 4);
+    buf_init(&scratch, TEXT_MAX_BYTES);
     for (size_t i = 0; i < shop->n_items; i++) {
         write_item(shop, i, &scratch, &csv);
     }

@@ -8,9 +8,9 @@
 #include "base/file.h"
 #include "store/synth_internal.h"
 
-/* Reads the words of the demonstration shop. They are a data file and not C tables, so that a shop of
- * another kind (or language) is made by editing text. The parsed JSON stays alive and all texts are
- * borrowed from it; only the arrays of pointers and the joined category paths are ours. */
+/* Reads the words of the demonstration shop. They are a data file and not C tables, so that a shop
+ * of another kind (or language) is made by editing text. The parsed JSON stays alive and all texts
+ * are borrowed from it; only the arrays of pointers and the joined category paths are ours. */
 
 enum { VOCABULARY_MAX_BYTES = 1 << 20, WORDS_MAX = 4096, CATEGORIES_MAX = 1024 };
 
@@ -46,8 +46,8 @@ static enum status get_words(struct vocabulary *vocabulary, const cJSON *list, c
     if (n < 0 || n > WORDS_MAX) {
         return fault(err, where, member, "is not a list of words");
     }
-    const char ***owned = mem_realloc_array(vocabulary->owned, vocabulary->n_owned + 1,
-                                            sizeof *owned);
+    const char ***owned =
+        mem_realloc_array(vocabulary->owned, vocabulary->n_owned + 1, sizeof *owned);
     if (owned == NULL) {
         return no_memory(err);
     }
@@ -59,8 +59,7 @@ static enum status get_words(struct vocabulary *vocabulary, const cJSON *list, c
     vocabulary->owned[vocabulary->n_owned++] = words;
     out->words = words;
     out->n = 0;
-    cJSON_ArrayForEach(word, list)
-    {
+    cJSON_ArrayForEach (word, list) {
         if (!cJSON_IsString(word) || word->valuestring[0] == '\0') {
             return fault(err, where, member, "holds something that is not a word");
         }
@@ -120,8 +119,7 @@ static enum status get_goes_with(const cJSON *object, struct vocabulary_category
     if (!cJSON_IsArray(list) || cJSON_GetArraySize(list) > SYNTH_GOES_WITH_MAX) {
         return fault(err, out->code, "goes_with", "is not a list of up to four codes");
     }
-    cJSON_ArrayForEach(code, list)
-    {
+    cJSON_ArrayForEach (code, list) {
         if (!cJSON_IsString(code)) {
             return fault(err, out->code, "goes_with", "is not a list of codes");
         }
@@ -196,15 +194,13 @@ static enum status get_categories(struct vocabulary *vocabulary, const cJSON *li
     if (n < 1 || vocabulary->n_categories + (size_t)n > CATEGORIES_MAX) {
         return fault(err, where, "categories", "is empty, too long or no list");
     }
-    struct vocabulary_category *grown =
-        mem_realloc_array(vocabulary->categories, vocabulary->n_categories + (size_t)n,
-                          sizeof *grown);
+    struct vocabulary_category *grown = mem_realloc_array(
+        vocabulary->categories, vocabulary->n_categories + (size_t)n, sizeof *grown);
     if (grown == NULL) {
         return no_memory(err);
     }
     vocabulary->categories = grown;
-    cJSON_ArrayForEach(entry, list)
-    {
+    cJSON_ArrayForEach (entry, list) {
         enum status status = get_category(vocabulary, entry, err);
         if (status != STATUS_OK) {
             return status;
@@ -235,9 +231,8 @@ static enum status get_department(struct vocabulary *vocabulary, const cJSON *ob
         status = get_words(vocabulary, colours, out->name, "colours", &out->colours, err);
     }
     if (status == STATUS_OK) {
-        status =
-            get_categories(vocabulary, cJSON_GetObjectItemCaseSensitive(object, "categories"),
-                           out->name, err);
+        status = get_categories(vocabulary, cJSON_GetObjectItemCaseSensitive(object, "categories"),
+                                out->name, err);
     }
     out->n_categories = vocabulary->n_categories - out->first_category;
     return status;
@@ -256,8 +251,8 @@ static enum status resolve_codes(struct vocabulary *vocabulary, struct error *er
         }
         for (size_t g = 0; g < category->n_goes_with; g++) {
             size_t k = 0;
-            while (k < n && strcmp(vocabulary->categories[k].code,
-                                   category->goes_with_codes[g]) != 0) {
+            while (k < n &&
+                   strcmp(vocabulary->categories[k].code, category->goes_with_codes[g]) != 0) {
                 k++;
             }
             if (k == n || k == i) {
@@ -290,8 +285,7 @@ static enum status get_all(struct vocabulary *vocabulary, struct error *err)
     if (vocabulary->departments == NULL) {
         return no_memory(err);
     }
-    cJSON_ArrayForEach(entry, departments)
-    {
+    cJSON_ArrayForEach (entry, departments) {
         status = get_department(vocabulary, entry, err);
         if (status != STATUS_OK) {
             return status;

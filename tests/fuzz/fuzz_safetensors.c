@@ -22,8 +22,8 @@ static void read_tensor(const struct safetensors *file, const struct tensor *ten
     if (values == NULL) {
         return;
     }
-    const enum status status = safetensors_read_f32(file, tensor->name, tensor->shape, tensor->rank,
-                                                    values, NULL);
+    const enum status status =
+        safetensors_read_f32(file, tensor->name, tensor->shape, tensor->rank, values, NULL);
     struct vectors vectors;
     if (safetensors_vectors(file, tensor->name, &vectors, NULL) == STATUS_OK) {
         if (status != STATUS_OK || vectors.n * vectors.dim != tensor->n_values) {

@@ -173,14 +173,30 @@ static void item2vec_train_bad_input_is_invalid_and_leaves_vectors(void **state)
     for (int i = 0; i < 8; i++) {
         settings = small_settings();
         switch (i) {
-        case 0: settings.dim = 0; break;
-        case 1: settings.dim = 1025; break;
-        case 2: settings.n_epochs = 0; break;
-        case 3: settings.n_negatives = 0; break;
-        case 4: settings.negative_exponent = (double)NAN; break;
-        case 5: settings.subsample = -0.1; break;
-        case 6: settings.learning_rate = 0.0; break;
-        default: settings.n_threads = SIZE_MAX; break;
+        case 0:
+            settings.dim = 0;
+            break;
+        case 1:
+            settings.dim = 1025;
+            break;
+        case 2:
+            settings.n_epochs = 0;
+            break;
+        case 3:
+            settings.n_negatives = 0;
+            break;
+        case 4:
+            settings.negative_exponent = (double)NAN;
+            break;
+        case 5:
+            settings.subsample = -0.1;
+            break;
+        case 6:
+            settings.learning_rate = 0.0;
+            break;
+        default:
+            settings.n_threads = SIZE_MAX;
+            break;
         }
         err.field[0] = '\0';
         assert_int_equal(item2vec_train(&log, 2, &settings, vectors, &err), STATUS_INVALID);

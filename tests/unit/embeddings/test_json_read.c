@@ -24,7 +24,8 @@ static void json_doc_open_good_text_gives_values(void **state)
     struct json_doc *doc = NULL;
     struct error err;
     assert_int_equal(
-        open_text(" {\"a\": 1.5, \"b\": [true, null], \"c\": \"x\\u00e9\", \"d\": {}}\n ", &doc, &err),
+        open_text(" {\"a\": 1.5, \"b\": [true, null], \"c\": \"x\\u00e9\", \"d\": {}}\n ", &doc,
+                  &err),
         STATUS_OK);
     const struct json_value *root = json_root(doc);
     assert_int_equal(json_kind(root), JSON_OBJECT);
@@ -128,8 +129,8 @@ static void json_doc_open_duplicate_among_many_is_refused(void **state)
         size_t len = 1;
         for (int i = 0; i < 40; i++) {
             const int number = duplicate && i == 39 ? 3 : i;
-            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s\"n%d\":0",
-                                    i > 0 ? "," : "", number);
+            len += (size_t)snprintf(text + len, sizeof(text) - len, "%s\"n%d\":0", i > 0 ? "," : "",
+                                    number);
         }
         text[len++] = '}';
         struct json_doc *doc = NULL;
@@ -155,8 +156,9 @@ static void json_whole_number_bounds(void **state)
     static const struct {
         bool good;
         uint64_t value;
-    } expected[] = {{true, 0},  {true, 9007199254740991U}, {false, 0}, {false, 0},
-                    {false, 0}, {false, 0},                {true, 1000}};
+    } expected[] = {
+        {true, 0},   {true, 9007199254740991U}, {false, 0}, {false, 0}, {false, 0}, {false, 0},
+        {true, 1000}};
     const struct json_value *value = json_first(json_root(doc));
     for (size_t i = 0; i < 7; i++, value = json_next(value)) {
         uint64_t number = 77;

@@ -47,12 +47,9 @@ static void write_sample(const char *path)
     static uint16_t halves[6];
     half_from_floats(matrix, 6, halves);
     const struct tensor_to_write tensors[] = {
-        {"matrix", TENSOR_F32, 2, {2, 3}, matrix},
-        {"doubles", TENSOR_F64, 1, {2}, doubles},
-        {"scalar", TENSOR_I64, 0, {0}, integers},
-        {"halves", TENSOR_F16, 2, {3, 2}, halves},
-        {"empty", TENSOR_F32, 2, {0, 4}, NULL},
-        {"a \"b\\c", TENSOR_BF16, 1, {3}, bfloats},
+        {"matrix", TENSOR_F32, 2, {2, 3}, matrix}, {"doubles", TENSOR_F64, 1, {2}, doubles},
+        {"scalar", TENSOR_I64, 0, {0}, integers},  {"halves", TENSOR_F16, 2, {3, 2}, halves},
+        {"empty", TENSOR_F32, 2, {0, 4}, NULL},    {"a \"b\\c", TENSOR_BF16, 1, {3}, bfloats},
     };
     const struct metadata_entry metadata[] = {{"format", "pt"}, {"k\n", "ä"}};
     struct error err = {.code = STATUS_OK};
@@ -80,12 +77,12 @@ static void safetensors_write_then_open_gives_the_same(void **state)
     assert_int_equal(scalar->rank, 0);
     assert_int_equal(scalar->n_values, 1);
     float out[6];
-    assert_int_equal(
-        safetensors_read_f32(file, "matrix", (uint64_t[]){2, 3}, 2, out, &err), STATUS_OK);
+    assert_int_equal(safetensors_read_f32(file, "matrix", (uint64_t[]){2, 3}, 2, out, &err),
+                     STATUS_OK);
     assert_memory_equal(out, matrix, sizeof(matrix));
     memset(out, 0, sizeof(out));
-    assert_int_equal(
-        safetensors_read_f32(file, "halves", (uint64_t[]){3, 2}, 2, out, &err), STATUS_OK);
+    assert_int_equal(safetensors_read_f32(file, "halves", (uint64_t[]){3, 2}, 2, out, &err),
+                     STATUS_OK);
     assert_memory_equal(out, matrix, sizeof(matrix));
     assert_int_equal(safetensors_read_f32(file, "doubles", (uint64_t[]){2}, 1, out, &err),
                      STATUS_OK);
@@ -204,24 +201,24 @@ static void safetensors_open_bytes_bad_headers_are_refused(void **state)
         {" {}", 0},
         {"[]", 0},
         {"{}x", 0},
-        {"{}", 1},                                                               /* orphan data */
-        {"{" T("a", "[1]", "0", "4") "," T("a", "[1]", "4", "8") "}", 8},        /* twice */
-        {"{" T("a", "[1]", "0", "4") "," T("b", "[1]", "0", "4") "}", 4},        /* overlap */
-        {"{" T("a", "[2]", "0", "8") "," T("b", "[1]", "4", "8") "}", 8},        /* overlap */
-        {"{" T("a", "[1]", "0", "4") "," T("b", "[1]", "8", "12") "}", 12},      /* hole */
-        {"{" T("a", "[1]", "4", "8") "}", 8},                                    /* hole */
-        {"{" T("a", "[0]", "2", "2") "," T("b", "[1]", "0", "4") "}", 4},        /* inside */
-        {"{" T("a", "[1]", "0", "4") "}", 3},                                    /* outside */
-        {"{" T("a", "[2]", "0", "4") "}", 4},                                    /* size */
-        {"{" T("a", "[1]", "4", "0") "}", 4},                                    /* reversed */
+        {"{}", 1},                                                          /* orphan data */
+        {"{" T("a", "[1]", "0", "4") "," T("a", "[1]", "4", "8") "}", 8},   /* twice */
+        {"{" T("a", "[1]", "0", "4") "," T("b", "[1]", "0", "4") "}", 4},   /* overlap */
+        {"{" T("a", "[2]", "0", "8") "," T("b", "[1]", "4", "8") "}", 8},   /* overlap */
+        {"{" T("a", "[1]", "0", "4") "," T("b", "[1]", "8", "12") "}", 12}, /* hole */
+        {"{" T("a", "[1]", "4", "8") "}", 8},                               /* hole */
+        {"{" T("a", "[0]", "2", "2") "," T("b", "[1]", "0", "4") "}", 4},   /* inside */
+        {"{" T("a", "[1]", "0", "4") "}", 3},                               /* outside */
+        {"{" T("a", "[2]", "0", "4") "}", 4},                               /* size */
+        {"{" T("a", "[1]", "4", "0") "}", 4},                               /* reversed */
         {"{" T("a", "[-1]", "0", "4") "}", 4},
         {"{" T("a", "[1.5]", "0", "4") "}", 4},
         {"{" T("a", "[\"1\"]", "0", "4") "}", 4},
         {"{" T("a", "1", "0", "4") "}", 4},
         {"{" T("a", "[[1]]", "0", "4") "}", 4},
         {"{" T("a", "[1,1,1,1,1,1,1,1,1]", "0", "4") "}", 4},
-        {"{" T("a", "[4294967296,4294967296]", "0", "0") "}", 0},                /* overflow */
-        {"{" T("a", "[4611686018427387904]", "0", "0") "}", 0},                  /* overflow */
+        {"{" T("a", "[4294967296,4294967296]", "0", "0") "}", 0}, /* overflow */
+        {"{" T("a", "[4611686018427387904]", "0", "0") "}", 0},   /* overflow */
         {"{" T("a", "[9007199254740993]", "0", "0") "}", 0},
         {"{" T("a", "[1]", "0", "4,5") "}", 5},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1]}}", 4},
@@ -275,7 +272,8 @@ static void safetensors_open_bytes_tensors_at_and_over_limit(void **state)
         uint64_t length = 0;
         buf_append(&bytes, &length, 8);
         for (size_t i = 0; i < n; i++) {
-            buf_printf(&bytes, "%c\"t%zu\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
+            buf_printf(&bytes,
+                       "%c\"t%zu\":{\"dtype\":\"U8\",\"shape\":[1],\"data_offsets\":[%zu,%zu]}",
                        i == 0 ? '{' : ',', i, n - 1 - i, n - i);
         }
         buf_append_char(&bytes, '}');
@@ -340,10 +338,14 @@ static void safetensors_vectors_views_or_refuses(void **state)
     static const uint16_t bad_halves[2] = {0x3c00, 0xfc00};
     static const uint16_t halves[2] = {0x3c00, 0x4000};
     const struct tensor_to_write tensors[] = {
-        {"matrix", TENSOR_F32, 2, {3, 2}, matrix},   {"bad", TENSOR_F32, 2, {2, 1}, bad},
-        {"flat", TENSOR_F32, 1, {6}, matrix},        {"empty", TENSOR_F32, 2, {3, 0}, NULL},
-        {"halves", TENSOR_F16, 2, {1, 2}, halves},   {"bad_halves", TENSOR_F16, 2, {1, 2}, bad_halves},
-        {"b", TENSOR_BF16, 2, {1, 2}, halves},       {"byte", TENSOR_U8, 1, {1}, halves},
+        {"matrix", TENSOR_F32, 2, {3, 2}, matrix},
+        {"bad", TENSOR_F32, 2, {2, 1}, bad},
+        {"flat", TENSOR_F32, 1, {6}, matrix},
+        {"empty", TENSOR_F32, 2, {3, 0}, NULL},
+        {"halves", TENSOR_F16, 2, {1, 2}, halves},
+        {"bad_halves", TENSOR_F16, 2, {1, 2}, bad_halves},
+        {"b", TENSOR_BF16, 2, {1, 2}, halves},
+        {"byte", TENSOR_U8, 1, {1}, halves},
         {"unaligned", TENSOR_F32, 2, {3, 2}, matrix},
     };
     char path[64];
@@ -368,8 +370,8 @@ static void safetensors_vectors_views_or_refuses(void **state)
     assert_memory_equal(vectors.data, matrix, sizeof(matrix));
     /* read_f32 does not care for alignment */
     float out[6];
-    assert_int_equal(
-        safetensors_read_f32(file, "unaligned", (uint64_t[]){3, 2}, 2, out, NULL), STATUS_OK);
+    assert_int_equal(safetensors_read_f32(file, "unaligned", (uint64_t[]){3, 2}, 2, out, NULL),
+                     STATUS_OK);
     assert_memory_equal(out, matrix, sizeof(matrix));
     assert_int_equal(safetensors_vectors(file, "halves", &vectors, NULL), STATUS_OK);
     assert_int_equal(vectors.type, VECTOR_F16);

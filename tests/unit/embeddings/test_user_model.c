@@ -322,11 +322,20 @@ static void decay_model_write_bad_settings_writes_nothing(void **state)
         struct decay_settings settings;
         decay_settings_default(&settings);
         switch (i) {
-        case 0: settings.history_max = 0; break;
-        case 1: settings.half_life_ms = (double)NAN; break;
-        case 2: settings.position_decay = 0.0; break;
-        case 3: settings.type_weights[EVENT_CART] = HUGE_VAL; break;
-        default: break;
+        case 0:
+            settings.history_max = 0;
+            break;
+        case 1:
+            settings.half_life_ms = (double)NAN;
+            break;
+        case 2:
+            settings.position_decay = 0.0;
+            break;
+        case 3:
+            settings.type_weights[EVENT_CART] = HUGE_VAL;
+            break;
+        default:
+            break;
         }
         const size_t dim = i == 4 ? 0 : i == 5 ? VECTOR_DIM_MAX + 1 : 8;
         struct error err = {.field = ""};

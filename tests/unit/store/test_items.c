@@ -218,9 +218,8 @@ static void item_reader_next_number_of_attributes_is_limited(void **state)
         for (size_t i = 0; i < n_attributes; i++)
             len += (size_t)snprintf(text + len, sizeof(text) - len, ",\"a%zu\":1", i);
         (void)snprintf(text + len, sizeof(text) - len, "}");
-        assert_int_equal(read_all("i.jsonl", text, &n, &err), n_attributes == ITEM_ATTRIBUTES_MAX
-                                                                  ? STATUS_NOT_FOUND
-                                                                  : STATUS_LIMIT);
+        assert_int_equal(read_all("i.jsonl", text, &n, &err),
+                         n_attributes == ITEM_ATTRIBUTES_MAX ? STATUS_NOT_FOUND : STATUS_LIMIT);
     }
     assert_string_equal(err.message, "i.jsonl:1: a256: more than 256 attributes");
 }
@@ -252,8 +251,7 @@ static void item_reader_open_without_memory_is_nomem(void **state)
         struct error err = {.code = STATUS_OK};
         size_t n = 0;
         mem_fail_nth(nth);
-        enum status status =
-            read_all("i.csv", "id,title,category\nA,x,a>b\nB,y,c\n", &n, &err);
+        enum status status = read_all("i.csv", "id,title,category\nA,x,a>b\nB,y,c\n", &n, &err);
         mem_fail_nth(0);
         if (status == STATUS_NOT_FOUND) {
             assert_int_equal(n, 2);
