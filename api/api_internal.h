@@ -12,11 +12,13 @@
 #include "api/server.h"
 #include "base/arena.h"
 #include "base/buf.h"
+#include "base/parse.h"
 #include "store/catalog.h"
 
-/* Shared by the files of this folder. Three objects: a worker (one thread, one loop), an exchange (an
- * HTTP request under way) and a task (a recommendation under way; a batch has many). Exchanges and
- * tasks are recycled with their arenas, so that a warmed-up worker allocates nothing of ours. */
+/* Shared by the files of this folder. Three objects: a worker (one thread, one loop), an exchange
+ * (an HTTP request under way) and a task (a recommendation under way; a batch has many). Exchanges
+ * and tasks are recycled with their arenas, so that a warmed-up worker allocates nothing of ours.
+ */
 
 struct evbuffer;
 struct event;
@@ -96,9 +98,9 @@ struct worker {
     struct history *history;
     struct recommender *recommender;
     struct catalog_reader *reader;
-    struct event *run_event;  /* tasks are ready */
-    struct event *wake_event; /* the server stops */
-    struct event *tick_event; /* housekeeping */
+    struct event *run_event;   /* tasks are ready */
+    struct event *wake_event;  /* the server stops */
+    struct event *tick_event;  /* housekeeping */
     struct event *close_event; /* connections over the limit are to be closed */
     int wake_fd;
     atomic_bool stopping; /* set by server_stop */
@@ -109,9 +111,9 @@ struct worker {
     struct bufferevent **connections; /* [n_connections], each with a reference of ours */
     size_t n_connections;
     size_t connections_cap;
-    size_t n_doomed;       /* the last ones of connections are over the limit */
-    size_t n_since_sweep;  /* new ones */
-    size_t n_writing; /* answers not yet wholly written */
+    size_t n_doomed;      /* the last ones of connections are over the limit */
+    size_t n_since_sweep; /* new ones */
+    size_t n_writing;     /* answers not yet wholly written */
     struct exchange *free_exchanges;
     struct exchange *active; /* list of those under way */
     size_t n_active;
@@ -145,7 +147,7 @@ void exchange_begin(struct evhttp_request *http, void *worker);
 void reply_header(struct exchange *exchange, const char *name, const char *value);
 struct reply {
     int http_status;
-    const char *content_type; /* NULL: application/json */
+    const char *content_type;  /* NULL: application/json */
     const char *cache_control; /* NULL: no-store */
     const void *body;
     size_t n_bytes;
@@ -191,8 +193,8 @@ struct listen_address {
     char text[96]; /* as URL: "http://127.0.0.1:8080" */
     bool is_loopback;
 };
-/* Binds n sockets to "ADDR:PORT" or "[ADDR]:PORT"; with port 0 all get the same free one. INVALID for
- * a malformed address; errors of the system name it. On failure none is left open. */
+/* Binds n sockets to "ADDR:PORT" or "[ADDR]:PORT"; with port 0 all get the same free one. INVALID
+ * for a malformed address; errors of the system name it. On failure none is left open. */
 enum status listen_bind(const char *address, int *sockets, size_t n, struct listen_address *out,
                         struct error *err) STATUS_CHECKED;
 enum status listen_is_loopback(const char *address, bool *out, struct error *err) STATUS_CHECKED;

@@ -1,12 +1,13 @@
-/* Counting and bounding open connections. evhttp of libevent 2.1 has no limit and tells nobody when a
- * connection ends before its first request, so each connection's bufferevent is made here and held
- * by one more reference; a sweep lets go of those that evhttp has dropped (giving back our reference
- * was then giving back the last one). The bufferevent closes its socket itself, so a number of a
- * socket cannot come back while one is still held; evhttp has shut such a socket down already.
+/* Counting and bounding open connections. evhttp of libevent 2.1 has no limit and tells nobody when
+ * a connection ends before its first request, so each connection's bufferevent is made here and
+ * held by one more reference; a sweep lets go of those that evhttp has dropped (giving back our
+ * reference was then giving back the last one). The bufferevent closes its socket itself, so a
+ * number of a socket cannot come back while one is still held; evhttp has shut such a socket down
+ * already.
  *
- * Sweeps come with every tick and after as many new connections as there are old ones, so their cost
- * a connection is constant. What is over the limit is accepted and shut down at once: left in the
- * backlog, it would wait for an answer that does not come. */
+ * Sweeps come with every tick and after as many new connections as there are old ones, so their
+ * cost a connection is constant. What is over the limit is accepted and shut down at once: left in
+ * the backlog, it would wait for an answer that does not come. */
 #include "api/api_internal.h"
 
 #include <event2/bufferevent.h>

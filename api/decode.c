@@ -6,8 +6,8 @@
 #include "base/alloc.h"
 #include "base/parse.h"
 
-/* What both decoders have in common. Text has passed json_scan before, so a tree's strings are valid
- * UTF-8 without NUL, and its numbers follow JSON's grammar (but may overflow to infinity). */
+/* What both decoders have in common. Text has passed json_scan before, so a tree's strings are
+ * valid UTF-8 without NUL, and its numbers follow JSON's grammar (but may overflow to infinity). */
 
 static void *json_alloc(size_t n_bytes)
 {
@@ -41,8 +41,7 @@ enum status decode_object(struct decoder *decoder, const cJSON *object,
     if (!cJSON_IsObject(object)) {
         return error_set(decoder->err, STATUS_INVALID, "not a JSON object");
     }
-    cJSON_ArrayForEach(value, object)
-    {
+    cJSON_ArrayForEach (value, object) {
         size_t i = 0;
         while (i < n_members && strcmp(members[i].name, value->string) != 0) {
             i++;

@@ -26,9 +26,10 @@ struct decoded_request {
     const char *after;                /* request_id of the page before, or NULL */
 };
 
-/* One JSON object text[0..len) → *out, everything in arena. The defaults of *out's timeout come from
- * default_timeout_ms. Errors: INVALID with err->field naming what is at fault (unknown member,
- * duplicate member, wrong type, out of range, not an id), LIMIT (too deep, too many values), NOMEM. */
+/* One JSON object text[0..len) → *out, everything in arena. The defaults of *out's timeout come
+ * from default_timeout_ms. Errors: INVALID with err->field naming what is at fault (unknown member,
+ * duplicate member, wrong type, out of range, not an id), LIMIT (too deep, too many values), NOMEM.
+ */
 struct decode_input {
     const char *text;
     size_t len;

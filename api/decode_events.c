@@ -46,8 +46,8 @@ static enum status read_session_id(struct decoder *decoder, const char *name, co
 
 static enum status read_type(struct decoder *decoder, const char *name, const cJSON *value)
 {
-    if (!cJSON_IsString(value) || !event_type_parse(value->valuestring, strlen(value->valuestring),
-                                                    &target(decoder)->type)) {
+    if (!cJSON_IsString(value) ||
+        !event_type_parse(value->valuestring, strlen(value->valuestring), &target(decoder)->type)) {
         return error_set_field(decoder->err, STATUS_INVALID, name,
                                "%s must be view, cart, purchase or click", name);
     }
@@ -81,10 +81,10 @@ static enum status read_value(struct decoder *decoder, const char *name, const c
 }
 
 static const struct decoder_member MEMBERS[] = {
-    {"user_id", 0, read_user_id},     {"item_id", 0, read_item_id},
-    {"type", 0, read_type},           {"timestamp", 0, read_timestamp},
-    {"value", 0, read_value},         {"request_id", 0, read_request_id},
-    {"event_id", 0, read_event_id},   {"session_id", 0, read_session_id},
+    {"user_id", 0, read_user_id},   {"item_id", 0, read_item_id},
+    {"type", 0, read_type},         {"timestamp", 0, read_timestamp},
+    {"value", 0, read_value},       {"request_id", 0, read_request_id},
+    {"event_id", 0, read_event_id}, {"session_id", 0, read_session_id},
 };
 
 static enum status check_complete(const struct history_event_in *event, const cJSON *tree,

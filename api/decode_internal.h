@@ -20,8 +20,8 @@ struct decoder_member {
     enum status (*read)(struct decoder *decoder, const char *name, const cJSON *value);
 };
 
-/* Reads all members of object by the table: an unknown, repeated or malformed one is INVALID. At most
- * 32 rows. */
+/* Reads all members of object by the table: an unknown, repeated or malformed one is INVALID. At
+ * most 32 rows. */
 enum status decode_object(struct decoder *decoder, const cJSON *object,
                           const struct decoder_member *members, size_t n_members) STATUS_CHECKED;
 

@@ -61,8 +61,7 @@ static enum status read_ids(struct decoder *decoder, const char *name, const cJS
     }
     size_t i = 0;
     const cJSON *element = NULL;
-    cJSON_ArrayForEach(element, value)
-    {
+    cJSON_ArrayForEach (element, value) {
         char field[ERROR_FIELD_BYTES];
         (void)snprintf(field, sizeof(field), "%s[%zu]", name, i);
         enum status status = decode_id(decoder, field, element, &ids[i]);
@@ -80,8 +79,8 @@ static enum status read_items(struct decoder *decoder, const char *name, const c
     struct recommend_request *request = &target(decoder)->request;
     struct id_list list = {0};
     bool is_score = decoder->kind == BODY_SCORE;
-    enum status status = read_ids(decoder, name, value,
-                                  is_score ? SCORE_CANDIDATES_MAX : REQUEST_ITEMS_MAX, &list);
+    enum status status =
+        read_ids(decoder, name, value, is_score ? SCORE_CANDIDATES_MAX : REQUEST_ITEMS_MAX, &list);
     if (is_score) {
         request->candidates = list.ids;
         request->n_candidates = list.n;
@@ -105,8 +104,8 @@ static enum status read_exclude(struct decoder *decoder, const char *name, const
 static enum status read_limit(struct decoder *decoder, const char *name, const cJSON *value)
 {
     int64_t limit = 0;
-    enum status status = decode_integer(decoder, name, value,
-                                        (struct decode_range){LIMIT_MIN, LIMIT_MAX}, &limit);
+    enum status status =
+        decode_integer(decoder, name, value, (struct decode_range){LIMIT_MIN, LIMIT_MAX}, &limit);
     if (status == STATUS_OK) {
         target(decoder)->request.limit = (size_t)limit;
     }
@@ -175,8 +174,7 @@ static enum status read_fields(struct decoder *decoder, const char *name, const 
         return error_set_field(decoder->err, STATUS_INVALID, name, "%s must be an array of names",
                                name);
     }
-    cJSON_ArrayForEach(element, value)
-    {
+    cJSON_ArrayForEach (element, value) {
         unsigned field = cJSON_IsString(element) ? item_field_parse(element->valuestring) : 0;
         if (field == 0) {
             return error_set_field(decoder->err, STATUS_INVALID, name,

@@ -13,10 +13,10 @@ struct status_row {
 /* LIMIT is a body that asks for too much (a filter's depth, too many ids): bad input, unlike a body
  * of too many bytes, which is answered 413 before anything is read from it. */
 static const struct status_row STATUS_ROWS[] = {
-    {STATUS_OK, 200},          {STATUS_INVALID, 400},     {STATUS_LIMIT, 400},
-    {STATUS_PERMISSION, 403},  {STATUS_NOT_FOUND, 404},   {STATUS_EXISTS, 409},
-    {STATUS_UNSUPPORTED, 501}, {STATUS_TIMEOUT, 503},     {STATUS_UNAVAILABLE, 503},
-    {STATUS_NOMEM, 503},       {STATUS_IO, 500},          {STATUS_FORMAT, 500},
+    {STATUS_OK, 200},          {STATUS_INVALID, 400},   {STATUS_LIMIT, 400},
+    {STATUS_PERMISSION, 403},  {STATUS_NOT_FOUND, 404}, {STATUS_EXISTS, 409},
+    {STATUS_UNSUPPORTED, 501}, {STATUS_TIMEOUT, 503},   {STATUS_UNAVAILABLE, 503},
+    {STATUS_NOMEM, 503},       {STATUS_IO, 500},        {STATUS_FORMAT, 500},
     {STATUS_MISMATCH, 500},    {STATUS_INTERNAL, 500},
 };
 
@@ -154,8 +154,8 @@ static void encode_item(struct json_writer *json, const struct recommend_request
     json_end_object(json);
 }
 
-void encode_answer(struct json_writer *json, const char *key, const struct recommend_request *request,
-                   const struct recommend_answer *answer)
+void encode_answer(struct json_writer *json, const char *key,
+                   const struct recommend_request *request, const struct recommend_answer *answer)
 {
     static const enum degraded parts[] = {DEGRADED_HISTORY, DEGRADED_METADATA, DEGRADED_DEADLINE};
     json_begin_object(json, key);

@@ -12,8 +12,8 @@
 /* Answers → JSON. Failures stick in the writer's buf. */
 
 /* One answer of the contract, as a value of an object (key) or array (NULL). */
-void encode_answer(struct json_writer *json, const char *key, const struct recommend_request *request,
-                   const struct recommend_answer *answer);
+void encode_answer(struct json_writer *json, const char *key,
+                   const struct recommend_request *request, const struct recommend_answer *answer);
 /* Members of an item's metadata, those that are there, into the open object. */
 void encode_metadata(struct json_writer *json, const struct item_metadata *metadata);
 

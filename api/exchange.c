@@ -1,13 +1,13 @@
 /* evhttp's side of a request. Who owns the evhttp_request is the delicate part:
  * - From the handler's call to evhttp_send_reply it is ours to answer, and the connection does not
  *   read (so a client that hangs up meanwhile is noticed when the answer is written).
- * - If evhttp gives the connection up meanwhile for another reason, it calls the close callback. Has
- *   it taken the request off the connection (the request's connection is NULL), then the request is
- *   left to us and answering it frees it; otherwise evhttp frees it, and we forget it.
+ * - If evhttp gives the connection up meanwhile for another reason, it calls the close callback.
+ * Has it taken the request off the connection (the request's connection is NULL), then the request
+ * is left to us and answering it frees it; otherwise evhttp frees it, and we forget it.
  * - After evhttp_send_reply it is evhttp's; the exchange goes back to the pool at once, and only a
  *   counter remembers that an answer is being written, for a clean end.
- * So an exchange outlives its client, and what waits for history or storage holds the exchange, never
- * the evhttp_request. */
+ * So an exchange outlives its client, and what waits for history or storage holds the exchange,
+ * never the evhttp_request. */
 #include "api/api_internal.h"
 
 #include <event2/buffer.h>
@@ -199,8 +199,8 @@ void reply_out(struct exchange *exchange, int http_status)
         reply_problem(exchange, http_status_of(out->status), NULL, "the answer is too large");
         return;
     }
-    reply_send(exchange, &(struct reply){
-                             .http_status = http_status, .body = out->data, .n_bytes = out->len});
+    reply_send(exchange,
+               &(struct reply){.http_status = http_status, .body = out->data, .n_bytes = out->len});
 }
 
 static void send_problem(struct exchange *exchange, const struct problem *problem)
@@ -247,9 +247,9 @@ static enum http_method method_of(struct evhttp_request *http)
     static const struct {
         enum evhttp_cmd_type command;
         enum http_method method;
-    } rows[] = {{EVHTTP_REQ_GET, METHOD_GET},         {EVHTTP_REQ_POST, METHOD_POST},
-                {EVHTTP_REQ_PUT, METHOD_PUT},         {EVHTTP_REQ_PATCH, METHOD_PATCH},
-                {EVHTTP_REQ_DELETE, METHOD_DELETE},   {EVHTTP_REQ_HEAD, METHOD_HEAD},
+    } rows[] = {{EVHTTP_REQ_GET, METHOD_GET},        {EVHTTP_REQ_POST, METHOD_POST},
+                {EVHTTP_REQ_PUT, METHOD_PUT},        {EVHTTP_REQ_PATCH, METHOD_PATCH},
+                {EVHTTP_REQ_DELETE, METHOD_DELETE},  {EVHTTP_REQ_HEAD, METHOD_HEAD},
                 {EVHTTP_REQ_OPTIONS, METHOD_OPTIONS}};
     enum evhttp_cmd_type command = evhttp_request_get_command(http);
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
@@ -264,8 +264,8 @@ static bool has_token(const struct exchange *exchange, const char *token)
 {
     static const char scheme[] = "Bearer ";
     const size_t scheme_len = sizeof(scheme) - 1;
-    const char *header = evhttp_find_header(evhttp_request_get_input_headers(exchange->http),
-                                            "Authorization");
+    const char *header =
+        evhttp_find_header(evhttp_request_get_input_headers(exchange->http), "Authorization");
     if (header == NULL || strncasecmp(header, scheme, scheme_len) != 0) {
         return false;
     }

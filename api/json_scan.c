@@ -1,7 +1,7 @@
-/* A strict, iterative JSON checker. cJSON, which makes the trees, is lenient where this service must
- * not be (control characters and "\u0000" in strings, invalid UTF-8, numbers such as "01", garbage
- * after the value) and recurses; what passed here it parses without surprises, and a tree that
- * cannot be made then is out of memory and nothing else.
+/* A strict, iterative JSON checker. cJSON, which makes the trees, is lenient where this service
+ * must not be (control characters and "\u0000" in strings, invalid UTF-8, numbers such as "01",
+ * garbage after the value) and recurses; what passed here it parses without surprises, and a tree
+ * that cannot be made then is out of memory and nothing else.
  *
  * One pass, no recursion: the kind of each open bracket lies in a small stack bounded by depth_max.
  * Rejected: checking cJSON's tree afterwards (the memory is spent by then, and a NUL in a string is
@@ -21,7 +21,7 @@ struct scanner {
     size_t at;
     size_t depth;
     size_t n_values;
-    size_t span_depth;  /* values that begin at this depth are elements */
+    size_t span_depth; /* values that begin at this depth are elements */
     size_t span_start;
     bool is_object[DEPTH_CEILING];
     struct error *err;

@@ -37,8 +37,9 @@ struct json_scan {
     size_t n_spans; /* elements collected; an object counts as one */
 };
 
-/* Fills shape, spans and n_spans. INVALID says what is wrong and at which byte; LIMIT: too deep, too
- * many values or elements. Anything but an object or array at the top is INVALID. Pure; fuzzed. */
+/* Fills shape, spans and n_spans. INVALID says what is wrong and at which byte; LIMIT: too deep,
+ * too many values or elements. Anything but an object or array at the top is INVALID. Pure; fuzzed.
+ */
 enum status json_scan(struct json_scan *scan, struct error *err) STATUS_CHECKED;
 
 #endif

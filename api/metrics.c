@@ -1,7 +1,7 @@
-/* Counters of the workers → Prometheus' text format. Histograms keep plain buckets and are summed up
- * to cumulative ones when somebody asks, which is a few times a minute; counting happens thousands
- * of times a second. Rows whose counter is 0 in every worker are left out where a label would
- * otherwise multiply them (endpoint × status). */
+/* Counters of the workers → Prometheus' text format. Histograms keep plain buckets and are summed
+ * up to cumulative ones when somebody asks, which is a few times a minute; counting happens
+ * thousands of times a second. Rows whose counter is 0 in every worker are left out where a label
+ * would otherwise multiply them (endpoint × status). */
 #include "api/metrics.h"
 
 #include <inttypes.h>
@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 static const int64_t BUCKET_NS[METRIC_BUCKETS] = {
-    10000,    25000,    50000,    100000,    250000,    500000,    1000000,   2500000,
-    5000000,  10000000, 25000000, 50000000,  100000000, 250000000, 500000000, 1000000000,
+    10000,   25000,    50000,    100000,   250000,    500000,    1000000,   2500000,
+    5000000, 10000000, 25000000, 50000000, 100000000, 250000000, 500000000, 1000000000,
 };
 static const size_t BATCH_BUCKETS[METRIC_BATCH_BUCKETS] = {1, 2, 4, 8, 16, 32, 64};
 static const int STATUSES[METRIC_STATUSES] = {200, 202, 204, 304, 400, 401, 403, 404,
@@ -68,7 +68,7 @@ void metrics_count_batch(struct metrics *metrics, size_t n_jobs)
 /* The sum over workers of the counter at this offset of struct metrics. */
 static uint64_t sum(const struct metrics_scrape *scrape, const metric_counter *of_first)
 {
-    size_t offset = (size_t)((const char *)of_first - (const char *)scrape->workers[0]);
+    size_t offset = (size_t)((uintptr_t)of_first - (uintptr_t)scrape->workers[0]);
     uint64_t total = 0;
     for (size_t w = 0; w < scrape->n_workers; w++) {
         const void *at = (const char *)scrape->workers[w] + offset;
@@ -110,8 +110,7 @@ static void write_requests(struct buf *out, const struct metrics_scrape *scrape)
         for (size_t s = 0; s < METRIC_STATUSES; s++) {
             uint64_t n = sum(scrape, &first->requests[e][s]);
             if (n > 0) {
-                buf_printf(out,
-                           "aisle_requests_total{endpoint=\"%s\",status=\"%d\"} %" PRIu64 "\n",
+                buf_printf(out, "aisle_requests_total{endpoint=\"%s\",status=\"%d\"} %" PRIu64 "\n",
                            scrape->endpoints[e], STATUSES[s], n);
             }
         }
@@ -185,8 +184,7 @@ static void write_process(struct buf *out)
     const double US_PER_S = 1e6;
     double seconds = (double)(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
                      (double)(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / US_PER_S;
-    write_single(out, "process_resident_memory_bytes", "gauge", "Memory in use.",
-                 resident_bytes());
+    write_single(out, "process_resident_memory_bytes", "gauge", "Memory in use.", resident_bytes());
     write_head(out, "process_cpu_seconds_total", "counter", "Processor time used.");
     buf_printf(out, "process_cpu_seconds_total %.6f\n", seconds);
 }
@@ -209,8 +207,7 @@ void metrics_write(struct buf *out, const struct metrics_scrape *scrape)
     write_single(out, "aisle_events_accepted_total", "counter", "Events stored.",
                  sum(scrape, &first->events_accepted));
     write_single(out, "aisle_events_duplicate_total", "counter",
-                 "Events whose event_id was there already.",
-                 sum(scrape, &first->events_duplicate));
+                 "Events whose event_id was there already.", sum(scrape, &first->events_duplicate));
     write_single(out, "aisle_history_garbage_total", "counter",
                  "History elements that could not be read.", sum(scrape, &first->history_garbage));
     write_single(out, "aisle_history_unknown_total", "counter",

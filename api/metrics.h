@@ -8,8 +8,9 @@
 #include "base/buf.h"
 #include "core/recommend.h"
 
-/* One worker's counters. Only its own thread writes, the scrape of any worker reads and sums: relaxed
- * atomics, and a plain load and store to add, so that counting costs no locked instruction. */
+/* One worker's counters. Only its own thread writes, the scrape of any worker reads and sums:
+ * relaxed atomics, and a plain load and store to add, so that counting costs no locked instruction.
+ */
 enum {
     METRIC_ENDPOINTS_MAX = 40,
     METRIC_STATUSES = 16,

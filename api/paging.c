@@ -1,6 +1,6 @@
-/* Two rings: one of entries, one of rows. An entry is found through a table of chains by the hash of
- * its request_id, and is unlinked when the ring comes round to it. Its rows are valid as long as the
- * ring of rows has not come round to them, which positions that only grow tell. So nothing is
+/* Two rings: one of entries, one of rows. An entry is found through a table of chains by the hash
+ * of its request_id, and is unlinked when the ring comes round to it. Its rows are valid as long as
+ * the ring of rows has not come round to them, which positions that only grow tell. So nothing is
  * allocated or freed after opening, and memory that is never used is never touched.
  *
  * Rejected: a token that carries the rows itself (900 rows are 3.6 kB in every URL, and a client

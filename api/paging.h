@@ -34,8 +34,8 @@ struct paging_page {
 };
 void paging_put(struct paging *paging, const struct paging_page *page, int64_t now_us);
 
-/* Rows seen after request_id → rows[PAGING_CHAIN_ROWS_MAX]. NOT_FOUND: unknown, expired or of another
- * release; LIMIT: the chain has ended. Thread-safe. */
+/* Rows seen after request_id → rows[PAGING_CHAIN_ROWS_MAX]. NOT_FOUND: unknown, expired or of
+ * another release; LIMIT: the chain has ended. Thread-safe. */
 enum status paging_get(struct paging *paging, const char *request_id, uint64_t release,
                        int64_t now_us, uint32_t *rows, size_t *n_rows) STATUS_CHECKED;
 

@@ -183,8 +183,8 @@ static enum status read_pair(struct query_writer *writer, const struct query_sub
     }
     uint32_t bit = UINT32_C(1) << (parameter - PARAMETERS);
     if ((*seen & bit) != 0) {
-        return error_set_field(writer->err, STATUS_INVALID, name,
-                               "repeated query parameter \"%s\"", name);
+        return error_set_field(writer->err, STATUS_INVALID, name, "repeated query parameter \"%s\"",
+                               name);
     }
     *seen |= bit;
     return value_len == 0 ? STATUS_OK : write_parameter(writer, parameter, value, value_len);

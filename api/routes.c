@@ -84,9 +84,8 @@ void route_allowed_text(unsigned allowed, char *out, size_t size)
     static const struct {
         enum http_method method;
         const char *name;
-    } names[] = {{METHOD_GET, "GET"},       {METHOD_HEAD, "HEAD"},
-                 {METHOD_POST, "POST"},     {METHOD_PUT, "PUT"},
-                 {METHOD_PATCH, "PATCH"},   {METHOD_DELETE, "DELETE"},
+    } names[] = {{METHOD_GET, "GET"},        {METHOD_HEAD, "HEAD"},   {METHOD_POST, "POST"},
+                 {METHOD_PUT, "PUT"},        {METHOD_PATCH, "PATCH"}, {METHOD_DELETE, "DELETE"},
                  {METHOD_OPTIONS, "OPTIONS"}};
     size_t len = 0;
     out[0] = '\0';

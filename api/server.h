@@ -11,18 +11,18 @@
 #include "store/history.h"
 
 /* The HTTP service: N workers, each with its own event loop, its own listening socket on the same
- * port (SO_REUSEPORT), its own history connection, recommender and counters; a request never changes
- * thread. What arrives together is scored together: requests whose history is there are collected
- * while the loop turns and go through one recommend_run. */
+ * port (SO_REUSEPORT), its own history connection, recommender and counters; a request never
+ * changes thread. What arrives together is scored together: requests whose history is there are
+ * collected while the loop turns and go through one recommend_run. */
 struct server_config {
-    const char *listen;   /* "127.0.0.1:8080", "[::1]:0", port 0: any free one */
-    size_t n_workers;     /* 0: one per core */
-    const char *token;    /* bearer token of what writes or administers; NULL: none */
+    const char *listen; /* "127.0.0.1:8080", "[::1]:0", port 0: any free one */
+    size_t n_workers;   /* 0: one per core */
+    const char *token;  /* bearer token of what writes or administers; NULL: none */
     int64_t default_timeout_ms;
     size_t body_max_bytes;
     size_t connections_max; /* open connections a worker */
     int64_t idle_timeout_s;
-    bool demo; /* GET / answers with the demonstration page */
+    bool demo;                          /* GET / answers with the demonstration page */
     const struct engine *engine;        /* borrowed */
     const struct profile_set *profiles; /* borrowed */
     struct history_store *history;      /* borrowed */

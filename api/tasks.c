@@ -1,11 +1,11 @@
-/* A recommendation's way through a worker: the pages before it, begin, history, and then the list of
- * ready ones, which is emptied once a turn of the loop in batches.
+/* A recommendation's way through a worker: the pages before it, begin, history, and then the list
+ * of ready ones, which is emptied once a turn of the loop in batches.
  *
  * The batch is run from a timer of zero: libevent looks at timers after it has read the sockets, so
  * all requests and histories that arrived up to then are in the list, and an idle worker waits for
  * nothing. Rejected: an event of lower priority (libevent runs it only in a turn without any more
- * important event, so steady traffic could put it off for ever) and event_active (it runs in the same
- * turn, before the sockets are looked at again, so a batch request would keep everybody else
+ * important event, so steady traffic could put it off for ever) and event_active (it runs in the
+ * same turn, before the sockets are looked at again, so a batch request would keep everybody else
  * waiting). */
 #include "api/api_internal.h"
 
@@ -110,8 +110,7 @@ static enum status leave_out_shown(struct task *task)
                                     clock_monotonic_us(), task->shown, &task->n_shown);
     if (status == STATUS_LIMIT) {
         return error_set_field(&task->error, STATUS_INVALID, "after",
-                               "the pages of one answer end after %d items",
-                               PAGING_CHAIN_ROWS_MAX);
+                               "the pages of one answer end after %d items", PAGING_CHAIN_ROWS_MAX);
     }
     if (status != STATUS_OK) {
         return error_set_field(&task->error, STATUS_INVALID, "after",
@@ -224,8 +223,8 @@ void task_answered(struct task *task)
     struct server *server = task->worker->server;
     const struct recommend_answer *answer = &task->job.answer;
     metrics_count_answer(&task->worker->metrics, answer);
-    if (task->decoded.request.candidates != NULL || answer->n_items == 0) {
-        return; /* nothing that a next page could follow */
+    if (task->decoded.request.candidates != NULL) {
+        return; /* scored candidates have no next page */
     }
     uint32_t rows[LIMIT_MAX];
     size_t n = answer->n_items < LIMIT_MAX ? answer->n_items : LIMIT_MAX;

@@ -37,7 +37,7 @@ void decay_settings_default(struct decay_settings *settings)
     *settings = (struct decay_settings){
         .history_max = 50,
         .half_life_ms = 7.0 * 24 * 3600 * 1000,
-        .position_decay = 0.9,
+        .position_decay = 0.7,
         .type_weights =
             {
                 [EVENT_VIEW] = 1.0,

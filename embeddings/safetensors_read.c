@@ -196,7 +196,7 @@ static enum status read_members(struct safetensors *file, const struct data_sect
         return error_set(err, STATUS_FORMAT, "more than %d tensors", SAFETENSORS_TENSORS_MAX);
     }
     file->tensors = mem_alloc_array(n, sizeof(*file->tensors));
-    file->by_name = mem_alloc_array(n, sizeof(*file->by_name));
+    file->by_name = mem_alloc_array(n, sizeof(struct tensor *));
     if (file->tensors == NULL || file->by_name == NULL) {
         return error_set(err, STATUS_NOMEM, "out of memory for %zu tensors", n);
     }
@@ -218,7 +218,7 @@ static enum status read_members(struct safetensors *file, const struct data_sect
     for (size_t i = 0; i < file->n; i++) {
         file->by_name[i] = &file->tensors[i];
     }
-    qsort(file->by_name, file->n, sizeof(*file->by_name), compare_names);
+    qsort(file->by_name, file->n, sizeof(struct tensor *), compare_names);
     return check_ranges(file, section, err);
 }
 
@@ -320,7 +320,7 @@ const struct tensor *safetensors_at(const struct safetensors *file, size_t i)
 const struct tensor *safetensors_find(const struct safetensors *file, const char *name)
 {
     const struct tensor *const *found =
-        bsearch(name, file->by_name, file->n, sizeof(*file->by_name), compare_name);
+        bsearch(name, file->by_name, file->n, sizeof(struct tensor *), compare_name);
     return found != NULL ? *found : NULL;
 }
 

@@ -63,8 +63,10 @@ struct decay_settings {
     double position_decay;              /* (0, 1] */
     double type_weights[N_EVENT_TYPES]; /* ≥ 0 */
 };
+/* 50 events, 7 days, position_decay 0.7 (best of 0.5 … 1 on held-out sessions), view 1, cart 3,
+ * purchase 2, click 1. */
 void decay_settings_default(struct decay_settings *settings);
-/* Writes a model.safetensors of architecture "decay". */
+/* Writes a model.safetensors of architecture "decay". INVALID names the setting in err's field. */
 enum status decay_model_write(const char *path, size_t dim, const struct decay_settings *settings,
                               struct error *err) STATUS_CHECKED;
 

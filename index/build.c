@@ -203,12 +203,12 @@ static enum status make_file(const struct vector_index_build_config *config,
                              const struct index_kind *kind, const char *path,
                              struct report *progress, struct error *err)
 {
-    char name[INDEX_NAME_BYTES];
+    char recipe[INDEX_NAME_BYTES];
     FaissIndex *index = NULL;
-    index_kind_name(kind, name);
+    index_kind_recipe(kind, recipe);
     enum status status = faiss_status(
-        faiss_index_factory(&index, (int)config->vectors->dim, name, METRIC_INNER_PRODUCT),
-        STATUS_INVALID, name, err);
+        faiss_index_factory(&index, (int)config->vectors->dim, recipe, METRIC_INNER_PRODUCT),
+        STATUS_INVALID, recipe, err);
     if (status != STATUS_OK) {
         return status;
     }

@@ -138,14 +138,14 @@ static const char *scalar_name(enum index_codes codes)
     return "Flat";
 }
 
-static void codes_name(const struct index_kind *kind, char out[32])
+static void codes_name(const struct index_kind *kind, const char *pq_suffix, char out[32])
 {
     switch (kind->codes) {
     case INDEX_CODES_PQ:
         if (kind->pq_bits == 8) {
-            snprintf(out, 32, "PQ%zu", kind->pq_parts);
+            snprintf(out, 32, "PQ%zu%s", kind->pq_parts, pq_suffix);
         } else {
-            snprintf(out, 32, "PQ%zux%zu", kind->pq_parts, kind->pq_bits);
+            snprintf(out, 32, "PQ%zux%zu%s", kind->pq_parts, kind->pq_bits, pq_suffix);
         }
         break;
     case INDEX_CODES_PQ_FAST:
@@ -161,11 +161,12 @@ static void codes_name(const struct index_kind *kind, char out[32])
     }
 }
 
-void index_kind_name(const struct index_kind *kind, char out[INDEX_NAME_BYTES])
+static void kind_name(const struct index_kind *kind, const char *pq_suffix,
+                      char out[INDEX_NAME_BYTES])
 {
     char codes[32];
     char coarse[32] = "";
-    codes_name(kind, codes);
+    codes_name(kind, pq_suffix, codes);
     switch (kind->family) {
     case INDEX_FLAT:
         snprintf(out, INDEX_NAME_BYTES, "Flat");
@@ -183,6 +184,16 @@ void index_kind_name(const struct index_kind *kind, char out[INDEX_NAME_BYTES])
                  kind->refine ? ",RFlat" : "");
         break;
     }
+}
+
+void index_kind_name(const struct index_kind *kind, char out[INDEX_NAME_BYTES])
+{
+    kind_name(kind, "", out);
+}
+
+void index_kind_recipe(const struct index_kind *kind, char out[INDEX_NAME_BYTES])
+{
+    kind_name(kind, "np", out);
 }
 
 /* Lists by size: 4 √n is what FAISS' authors advise for a flat scan of centroids; fewer than 39

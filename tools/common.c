@@ -43,6 +43,22 @@ int command_usage(const char *command, const char *format, ...)
     return EXIT_CODE_USAGE;
 }
 
+bool command_has_all(const char *command, const struct required_option *required, size_t n)
+{
+    char missing[ERROR_MESSAGE_BYTES] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (required[i].value == NULL && len < sizeof missing) {
+            len += (size_t)snprintf(missing + len, sizeof missing - len, "%s%s",
+                                    len > 0 ? ", " : "", required[i].flag);
+        }
+    }
+    if (len > 0) {
+        (void)command_usage(command, "missing: %s", missing);
+    }
+    return len == 0;
+}
+
 int command_print(const char *command, struct buf *text)
 {
     struct error err;

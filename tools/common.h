@@ -2,6 +2,7 @@
 #define AISLE_TOOLS_COMMON_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "base/buf.h"
 #include "base/options.h"
@@ -21,6 +22,14 @@ int command_failed(const char *command, const struct error *err);
 /* "aisle synth: reason" and where help is; returns EXIT_CODE_USAGE. */
 int command_usage(const char *command, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+
+/* Whether all flags that a command cannot do without were given; else names the missing ones on
+ * stderr, as command_usage does. */
+struct required_option {
+    const char *flag;  /* "--items" */
+    const char *value; /* NULL: not given */
+};
+bool command_has_all(const char *command, const struct required_option *required, size_t n);
 
 /* Writes text (JSON, a report) and, where it lacks one, a newline to stdout; a failed write or a
  * buf in failure is reported. Returns the exit code. */

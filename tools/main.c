@@ -17,6 +17,13 @@ struct command {
 
 static const struct command COMMANDS[] = {
     {"synth", "make up a shop: items.csv and events.csv", command_synth},
+    {"serve", "answer over HTTP from a release", command_serve},
+    {"import", "turn public data sets and other shops' files into items and events",
+     command_import},
+    {"train", "learn item vectors and a user model from events", command_train},
+    {"build", "make a release of items and a model, measure it, publish it", command_build},
+    {"verify", "check a release the way a server does before it serves it", command_verify},
+    {"inspect", "show what a release is made of and what was measured", command_inspect},
 };
 enum {
     N_COMMANDS = sizeof COMMANDS / sizeof COMMANDS[0],

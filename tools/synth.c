@@ -16,22 +16,26 @@ struct synth_options {
     bool json;
 };
 
-#define ROW(field, type, fallback, min, max, unit, help)                                           \
-    {                                                                                              \
-#field, (type), offsetof(struct synth_options, field), (fallback), (min), (max), (unit),   \
-            (help), false                                                                          \
-    }
+enum { REPORT_MAX_BYTES = 1 << 16 };
+
+#define AT(field) offsetof(struct synth_options, field)
 static const struct option_row ROWS[] = {
-    ROW(out, OPTION_TEXT, NULL, 0, 0, "", "folder for items.csv and events.csv (required)"),
-    ROW(items, OPTION_INT, "5000", 1, SYNTH_ITEMS_MAX, "items", "size of the catalogue"),
-    ROW(users, OPTION_INT, "20000", 1, SYNTH_USERS_MAX, "users", "how many visitors"),
-    ROW(events, OPTION_INT, "400000", 0, SYNTH_EVENTS_MAX, "events",
-        "views, carts and purchases together"),
-    ROW(days, OPTION_INT, "60", 1, SYNTH_DAYS_MAX, "days", "time span of the events"),
-    ROW(seed, OPTION_INT, "1", 0, 9e15, "", "the same seed gives the same files"),
-    ROW(vocabulary, OPTION_TEXT, NULL, 0, 0, "", "folder of shop.json (default: Aisle's own)"),
-    ROW(json, OPTION_BOOL, NULL, 0, 0, "", "print what was made as JSON"),
+    {"out", OPTION_TEXT, AT(out), NULL, 0, 0, "", "folder for items.csv and events.csv (required)",
+     false},
+    {"items", OPTION_INT, AT(items), "5000", 1, SYNTH_ITEMS_MAX, "items", "size of the catalogue",
+     false},
+    {"users", OPTION_INT, AT(users), "20000", 1, SYNTH_USERS_MAX, "users", "how many visitors",
+     false},
+    {"events", OPTION_INT, AT(events), "400000", 0, SYNTH_EVENTS_MAX, "events",
+     "views, carts and purchases together", false},
+    {"days", OPTION_INT, AT(days), "60", 1, SYNTH_DAYS_MAX, "days", "time span of the events",
+     false},
+    {"seed", OPTION_INT, AT(seed), "1", 0, 9e15, "", "the same seed gives the same files", false},
+    {"vocabulary", OPTION_TEXT, AT(vocabulary), NULL, 0, 0, "",
+     "folder of shop.json (default: Aisle's own)", false},
+    {"json", OPTION_BOOL, AT(json), NULL, 0, 0, "", "print what was made as JSON", false},
 };
+#undef AT
 
 static const struct option_table TABLE = {
     .command = "aisle synth",
@@ -48,7 +52,7 @@ static int print_result(const struct synth_options *options)
 {
     struct buf text;
     struct json_writer json;
-    buf_init(&text, 1 << 16);
+    buf_init(&text, REPORT_MAX_BYTES);
     if (options->json) {
         json_writer_init(&json, &text);
         json_begin_object(&json, NULL);

@@ -19,17 +19,19 @@ struct item2vec_settings {
     size_t n_negatives;       /* default 10 */
     double negative_exponent; /* popularity^x of the negatives' distribution; default 0.5 */
     double subsample;         /* Mikolov's t; 0: off; default 1e-3 */
-    double learning_rate;     /* default 0.025, falls linearly to 1e-4 of it */
+    double learning_rate;     /* default 0.3, falls linearly to 1e-4 of it */
     size_t n_threads;         /* 0: all cores; 1 → same seed gives the same bytes */
     uint64_t seed;
     int show_progress;
 };
 void item2vec_settings_default(struct item2vec_settings *settings);
 
-/* Trains vectors[n_items × D] (caller's memory, filled; rows of items without events stay zero,
- * others scaled to unit length). log: rows < n_items. INVALID: no sequence with two events,
- * settings out of range. NOMEM. Threads update the tables without locks (Niu et al., Hogwild!,
- * 2011). */
+/* Trains vectors[n_items × D] (caller's memory, filled on success; rows of items that never had
+ * another item beside them stay zero, others have unit length). log: borrowed, rows < n_items. Runs
+ * of one item count once; sequences over 8,192 events are trained in pieces; with window 0 at most
+ * 40 contexts an event are drawn, so that time is linear in events. INVALID: no sequence with two
+ * events, settings out of range (named in err's field). NOMEM. Threads update the tables without
+ * locks (Niu et al., Hogwild!, 2011). Shows a progress line with events a second if wanted. */
 enum status item2vec_train(const struct event_log *log, size_t n_items,
                            const struct item2vec_settings *settings, float *vectors,
                            struct error *err) STATUS_CHECKED;

@@ -184,8 +184,9 @@ enum status build_make_queries(struct build *build, struct error *err)
         }
     }
     if (status == STATUS_OK && build->histories.n == 0) {
-        status = error_set(err, STATUS_INVALID, "the user model gives a zero vector for every "
-                                                "history: do its settings ignore views?");
+        status = error_set(err, STATUS_INVALID,
+                           "the user model gives a zero vector for every "
+                           "history: do its settings ignore views?");
     }
     return status;
 }

@@ -22,11 +22,11 @@ struct build {
     struct build_result *result;
     int64_t start_us;
 
-    struct idmap *rows;          /* item id → row of the release */
-    uint32_t *category_of;       /* [N] number in categories, IDMAP_NONE: none */
+    struct idmap *rows;    /* item id → row of the release */
+    uint32_t *category_of; /* [N] number in categories, IDMAP_NONE: none */
     struct categories categories;
     struct model_folder folder;
-    double *popularity;          /* [N] share of events */
+    double *popularity; /* [N] share of events */
 
     struct history_set histories; /* those with a user vector */
     float *queries;               /* [Q × D] their vectors */
@@ -37,7 +37,7 @@ struct build {
     struct safetensors *vector_file; /* the draft's */
     struct vectors vectors;
     struct user_model *model;
-    struct engine *engine;      /* the draft, open */
+    struct engine *engine; /* the draft, open */
     struct manifest manifest;
     bool is_committed;
 };

@@ -83,8 +83,8 @@ static enum status time_request(struct build *build, struct recommender *recomme
     for (size_t e = 0; e < history.n_events; e++) {
         items[e] = (struct history_item){.type = history.events[e].type,
                                          .time_ms = history.events[e].time_ms};
-        items[e].item_id = catalog_id(build->engine->catalog, history.events[e].row,
-                                      &items[e].item_id_len);
+        items[e].item_id =
+            catalog_id(build->engine->catalog, history.events[e].row, &items[e].item_id_len);
     }
     struct history_result result = {STATUS_OK, items, history.n_events, 0};
     struct recommend_request request;
@@ -295,8 +295,7 @@ enum status build_describe(struct build *build, struct error *err)
     }
     buf_init(&text, REPORT_MAX_BYTES);
     json_writer_init(&json, &text);
-    write_measured(&json, build->result,
-                   (double)(clock_monotonic_us() - build->start_us) / 1e6);
+    write_measured(&json, build->result, (double)(clock_monotonic_us() - build->start_us) / 1e6);
     enum status status = keep(&text, &manifest->measured_json, err);
     if (status == STATUS_OK) {
         json_writer_init(&json, &text);

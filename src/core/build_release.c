@@ -223,13 +223,13 @@ enum status build_release(const struct build_config *config, struct build_result
                           struct error *err)
 {
     *result = (struct build_result){.n_items = 0};
-    struct build build = {
-        .config = config, .result = result, .start_us = clock_monotonic_us()};
+    struct build build = {.config = config, .result = result, .start_us = clock_monotonic_us()};
     manifest_init(&build.manifest);
     enum status status = check_config(config, err);
     size_t n_steps = sizeof(STEPS) / sizeof(STEPS[0]);
     for (size_t i = 0; i < n_steps && status == STATUS_OK; i++) {
-        LOG_INFO("build", LOG_I("step", i + 1), LOG_I("of", n_steps), LOG_S("doing", STEPS[i].what));
+        LOG_INFO("build", LOG_I("step", i + 1), LOG_I("of", n_steps),
+                 LOG_S("doing", STEPS[i].what));
         status = STEPS[i].run(&build, err);
     }
     result->seconds = (double)(clock_monotonic_us() - build.start_us) / 1e6;

@@ -10,7 +10,8 @@
 #include "embeddings/user_model.h"
 
 /* Reads what a trainer left, ours or another one's. All of it is checked here, before the hours
- * that building an index may take: ids against vectors, weights against vectors, numbers for NaN. */
+ * that building an index may take: ids against vectors, weights against vectors, numbers for NaN.
+ */
 
 static enum status read_ids(const char *path, struct model_folder *folder, struct error *err)
 {
@@ -71,12 +72,12 @@ static enum status read_counts(struct model_folder *folder, struct error *err)
     if (folder->counts == NULL) {
         return error_set(err, STATUS_NOMEM, "counts of %zu items", folder->vectors.n);
     }
-    enum status status = safetensors_read_f32(folder->file, MODEL_TENSOR_COUNTS, shape, 1,
-                                              folder->counts, err);
+    enum status status =
+        safetensors_read_f32(folder->file, MODEL_TENSOR_COUNTS, shape, 1, folder->counts, err);
     for (size_t i = 0; i < folder->vectors.n && status == STATUS_OK; i++) {
         if (folder->counts[i] < 0.0F) {
-            status = error_set(err, STATUS_INVALID, "%s: value %zu is negative",
-                               MODEL_TENSOR_COUNTS, i);
+            status =
+                error_set(err, STATUS_INVALID, "%s: value %zu is negative", MODEL_TENSOR_COUNTS, i);
         }
     }
     return status;

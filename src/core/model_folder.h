@@ -23,14 +23,14 @@
 enum { MODEL_TRAINING_MAX_BYTES = 4 << 20 };
 
 struct model_folder {
-    struct idmap *ids;          /* item id → row of vectors */
-    struct vectors vectors;     /* [N × D], finite */
-    float *counts;              /* [N] events an item, ≥ 0; NULL: the folder has none */
-    char architecture[32];      /* of model.safetensors */
-    char *settings_json;        /* its settings */
-    char *training_json;        /* an object, or NULL */
-    char *quality_json;         /* its member "quality", an object, or NULL */
-    struct safetensors *file;   /* what vectors are borrowed from: this or npy */
+    struct idmap *ids;        /* item id → row of vectors */
+    struct vectors vectors;   /* [N × D], finite */
+    float *counts;            /* [N] events an item, ≥ 0; NULL: the folder has none */
+    char architecture[32];    /* of model.safetensors */
+    char *settings_json;      /* its settings */
+    char *training_json;      /* an object, or NULL */
+    char *quality_json;       /* its member "quality", an object, or NULL */
+    struct safetensors *file; /* what vectors are borrowed from: this or npy */
     struct npy npy;
 };
 

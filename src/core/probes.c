@@ -245,8 +245,9 @@ static enum status replay_line(struct prober *prober, const char *line, size_t l
     const struct json_value *root = json_root(doc);
     status = history_decode(root, &prober->names, scratch, &counts, err);
     if (status == STATUS_OK && counts.n_unknown_item > 0) {
-        status = error_set(err, STATUS_MISMATCH, "the history has items that are not in the "
-                                                 "catalogue");
+        status = error_set(err, STATUS_MISMATCH,
+                           "the history has items that are not in the "
+                           "catalogue");
     }
     if (status == STATUS_OK) {
         struct probe_history history = history_set_at(scratch, 0);

@@ -88,16 +88,16 @@ static enum status check_out(struct training *training, struct error *err)
     while (len > 1 && training->config->out_dir[len - 1] == '/') {
         len--;
     }
-    int n = snprintf(training->out, sizeof(training->out), "%.*s", (int)len,
-                     training->config->out_dir);
+    int n =
+        snprintf(training->out, sizeof(training->out), "%.*s", (int)len, training->config->out_dir);
     if (n < 0 || (size_t)n != len) {
         return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
     }
     /* An empty folder is fine: removing it proves that it is one. */
     if (file_exists(training->out) && !model_folder_is_one(training->out) &&
         rmdir(training->out) != 0) {
-        return error_set(err, STATUS_EXISTS,
-                         "%.150s is there and is no model folder: not replaced", training->out);
+        return error_set(err, STATUS_EXISTS, "%.150s is there and is no model folder: not replaced",
+                         training->out);
     }
     return STATUS_OK;
 }
@@ -245,8 +245,8 @@ static enum status write_vectors(struct training *training, struct error *err)
     };
     enum status status = temporary_path(training, MODEL_FILE_VECTORS, path, err);
     if (status == STATUS_OK) {
-        status = safetensors_write(path, tensors, sizeof(tensors) / sizeof(tensors[0]), NULL, 0,
-                                   err);
+        status =
+            safetensors_write(path, tensors, sizeof(tensors) / sizeof(tensors[0]), NULL, 0, err);
     }
     return status;
 }
@@ -390,9 +390,9 @@ static enum status put_in_place(struct training *training, struct error *err)
 typedef enum status training_step(struct training *training, struct error *err);
 
 static training_step *const STEPS[] = {
-    check_config,  check_out, read_items,    read_sessions,   count_items,  make_temporary,
-    learn,         write_ids, write_vectors, write_histories, write_weights, write_report,
-    put_in_place,
+    check_config,   check_out,    read_items,   read_sessions, count_items,
+    make_temporary, learn,        write_ids,    write_vectors, write_histories,
+    write_weights,  write_report, put_in_place,
 };
 
 enum status train_model(const struct train_config *config, struct train_result *result,

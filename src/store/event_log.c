@@ -15,8 +15,8 @@
  * counting sort puts the events into place; sessions of one user may overlap in time.
  *
  * Session ids are numbered through a map of (user, session id), because two visitors may have a
- * session "1" each. Rejected: qsort over (user, time, index): 10 million events take it four times
- * as long, and it is not stable without the index.
+ * session "1" each. Rejected: qsort over (user, time, index), which compares where counting
+ * places, and needs an index in each entry to be stable.
  *
  * Peak: two arrays of entries, or one and the result: 48 bytes an event, and the id maps. Counts'
  * first_ms and last_ms are of the events that were kept. */

@@ -19,8 +19,8 @@
  *   clicks         SessionId ItemId Time, tab-separated with a header
  *   generic        CSV with a column mapping
  * Titles that a source lacks are "Item <id>". Made-up times count up from a fixed day, so that the
- * order stands. Items are written in the order of first appearance; output is the same bytes for the
- * same input. */
+ * order stands. Items are written in the order of first appearance; output is the same bytes for
+ * the same input. */
 struct import_config {
     const char *format;
     const char *out_dir; /* created; files are written atomically */

@@ -191,7 +191,8 @@ static enum status make_popularity(struct synth_shop *shop, struct rng *rng, str
     double *weights = mem_alloc_array(shop->n_items, sizeof *weights);
     uint32_t *order = mem_alloc_array(shop->n_items, sizeof *order);
     if (shares == NULL || weights == NULL || order == NULL) {
-        status = no_memory(err);
+        (void)no_memory(err);
+        status = STATUS_NOMEM;
     }
     for (size_t c = 0; status == STATUS_OK && c < n_categories; c++) {
         size_t n = shop->category_first[c + 1] - shop->category_first[c];

@@ -98,8 +98,9 @@ static enum status get_numbers(const cJSON *object, struct vocabulary_category *
     const cJSON *median = cJSON_IsArray(price) ? cJSON_GetArrayItem(price, 0) : NULL;
     const cJSON *sigma = cJSON_IsArray(price) ? cJSON_GetArrayItem(price, 1) : NULL;
     const cJSON *weight = cJSON_GetObjectItemCaseSensitive(object, "weight");
-    if (!cJSON_IsNumber(median) || !cJSON_IsNumber(sigma) || !(median->valuedouble > 0.0) ||
-        !(sigma->valuedouble >= 0.0) || median->valuedouble > 1e6 || sigma->valuedouble > 3.0) {
+    if (median == NULL || sigma == NULL || !cJSON_IsNumber(median) || !cJSON_IsNumber(sigma) ||
+        !(median->valuedouble > 0.0) || !(sigma->valuedouble >= 0.0) || median->valuedouble > 1e6 ||
+        sigma->valuedouble > 3.0) {
         return fault(err, out->code, "price", "is not [median, sigma]");
     }
     if (!cJSON_IsNumber(weight) || !(weight->valuedouble > 0.0) || weight->valuedouble > 1e6) {

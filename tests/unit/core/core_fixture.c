@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -336,16 +337,15 @@ static void text_condition(struct core_fixture *shop, struct buf *json, bool *ma
     const char *category = CATEGORIES[rng_below(&shop->rng, N_CATEGORIES)];
     const char *color = COLORS[rng_below(&shop->rng, N_COLORS)];
     const char *other = COLORS[rng_below(&shop->rng, N_COLORS)];
-    static const char *const forms[] = {
-        "{\"field\":\"category\",\"under\":\"%s\"}", "{\"field\":\"category\",\"ne\":\"%s\"}",
-        "{\"field\":\"attributes.color\",\"in\":[\"%s\",\"none\",\"%s\"]}",
-        "{\"field\":\"attributes.color\",\"eq\":\"%s\"}"};
-    if (kind < 2) {
-        buf_printf(json, kind == 0 ? forms[0] : forms[1], category);
+    if (kind == 0) {
+        buf_printf(json, "{\"field\":\"category\",\"under\":\"%s\"}", category);
+    } else if (kind == 1) {
+        buf_printf(json, "{\"field\":\"category\",\"ne\":\"%s\"}", category);
     } else if (kind == 2) {
-        buf_printf(json, forms[2], color, other);
+        buf_printf(json, "{\"field\":\"attributes.color\",\"in\":[\"%s\",\"none\",\"%s\"]}", color,
+                   other);
     } else {
-        buf_printf(json, forms[3], color);
+        buf_printf(json, "{\"field\":\"attributes.color\",\"eq\":\"%s\"}", color);
     }
     for (size_t i = 0; i < shop->n; i++) {
         const struct shop_item *item = &shop->items[i];

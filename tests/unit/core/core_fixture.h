@@ -19,8 +19,8 @@
 /* A small shop made up from a seed and published as a release in a temporary folder, by the same
  * parts that `aisle build` uses; what was written is kept here as plain values to compare with. */
 struct shop_item {
-    char id[16];
-    char title[32];
+    char id[24];
+    char title[40];
     const char *category; /* NULL where missing; normalised */
     const char *brand;
     const char *color; /* attributes.color, text */

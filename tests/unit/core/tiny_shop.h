@@ -11,7 +11,7 @@
 /* A shop for tests of whole releases, made in a folder of its own under /tmp: TINY_ITEMS items in
  * TINY_CLUSTERS categories, visitors who stay within one category per session. The last TINY_NEW
  * items have no events; the very last has no category either. */
-enum { TINY_ITEMS = 300, TINY_CLUSTERS = 10, TINY_NEW = 6, TINY_DIM = 16 };
+enum { TINY_ITEMS = 300, TINY_CLUSTERS = 10, TINY_NEW = 20, TINY_DIM = 16 };
 
 struct tiny_shop {
     char dir[64];
