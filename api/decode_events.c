@@ -132,7 +132,7 @@ static void name_element(struct error *err, size_t index)
         (void)snprintf(field + n, sizeof(field) - (size_t)n, ".%.32s", err->field);
     }
     memcpy(err->field, field, sizeof(field));
-    error_prefix(err, "event %zu of the body: ", index);
+    error_prefix(err, "event [%zu]: ", index);
 }
 
 enum status decode_events(const char *text, size_t len, int64_t now_ms, struct arena *arena,

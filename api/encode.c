@@ -114,9 +114,8 @@ void encode_metadata(struct json_writer *json, const struct item_metadata *metad
     }
 }
 
-/* Each value is weight × feature, so that they add up to the score. */
-static void encode_explanation(struct json_writer *json, const struct recommend_item *item,
-                               const struct profile *profile)
+/* Features come as weight × feature, so they add up to the score. */
+static void encode_explanation(struct json_writer *json, const struct recommend_item *item)
 {
     json_begin_object(json, "explanation");
     json_begin_array(json, "because");
@@ -126,15 +125,13 @@ static void encode_explanation(struct json_writer *json, const struct recommend_
     json_end_array(json);
     json_begin_object(json, "features");
     for (int f = 0; f < N_FEATURES; f++) {
-        json_float(json, feature_name((enum feature)f),
-                   (float)(profile->weights[f] * (double)item->features[f]));
+        json_float(json, feature_name((enum feature)f), item->features[f]);
     }
     json_end_object(json);
     json_end_object(json);
 }
 
-static void encode_item(struct json_writer *json, const struct recommend_request *request,
-                        const struct recommend_answer *answer, const struct recommend_item *item)
+static void encode_item(struct json_writer *json, const struct recommend_item *item, bool explain)
 {
     static const enum source sources[] = {SOURCE_VECTOR, SOURCE_POPULAR, SOURCE_REQUEST};
     json_begin_object(json, NULL);
@@ -148,8 +145,8 @@ static void encode_item(struct json_writer *json, const struct recommend_request
         }
     }
     json_end_array(json);
-    if (request->explain) {
-        encode_explanation(json, item, answer->profile);
+    if (explain) {
+        encode_explanation(json, item);
     }
     json_end_object(json);
 }
@@ -158,6 +155,8 @@ void encode_answer(struct json_writer *json, const char *key,
                    const struct recommend_request *request, const struct recommend_answer *answer)
 {
     static const enum degraded parts[] = {DEGRADED_HISTORY, DEGRADED_METADATA, DEGRADED_DEADLINE};
+    /* What came too late was not explained. */
+    bool explain = request->explain && (answer->degraded & DEGRADED_DEADLINE) == 0;
     json_begin_object(json, key);
     json_string(json, "request_id", answer->request_id);
     json_string(json, "release", answer->release);
@@ -178,7 +177,7 @@ void encode_answer(struct json_writer *json, const char *key,
     json_end_array(json);
     json_begin_array(json, "items");
     for (size_t i = 0; i < answer->n_items; i++) {
-        encode_item(json, request, answer, &answer->items[i]);
+        encode_item(json, &answer->items[i], explain);
     }
     json_end_array(json);
     json_end_object(json);

@@ -11,6 +11,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "base/parse.h"
+
 static const int64_t BUCKET_NS[METRIC_BUCKETS] = {
     10000,   25000,    50000,    100000,   250000,    500000,    1000000,   2500000,
     5000000, 10000000, 25000000, 50000000, 100000000, 250000000, 500000000, 1000000000,
@@ -163,17 +165,22 @@ static void write_single(struct buf *out, const char *name, const char *type, co
     buf_printf(out, "%s %" PRIu64 "\n", name, value);
 }
 
+/* The second number of /proc/self/statm: resident pages. */
 static uint64_t resident_bytes(void)
 {
-    unsigned long pages_total = 0;
-    unsigned long pages_resident = 0;
+    char line[128];
+    uint64_t pages = 0;
     FILE *file = fopen("/proc/self/statm", "re");
     if (file == NULL) {
         return 0;
     }
-    int n = fscanf(file, "%lu %lu", &pages_total, &pages_resident);
+    const char *text = fgets(line, sizeof(line), file);
     (void)fclose(file);
-    return n == 2 ? (uint64_t)pages_resident * (uint64_t)sysconf(_SC_PAGESIZE) : 0;
+    const char *second = text != NULL ? strchr(text, ' ') : NULL;
+    if (second == NULL || !parse_uint64(second + 1, strcspn(second + 1, " \n"), &pages)) {
+        return 0;
+    }
+    return pages * (uint64_t)sysconf(_SC_PAGESIZE);
 }
 
 static void write_process(struct buf *out)

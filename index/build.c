@@ -24,9 +24,9 @@
  * target.
  *
  * Centroids are learned from a sample of 64 vectors a list, drawn here with the caller's seed.
- * FAISS would take 256: with a million vectors and 4,096 lists that is four times as long for about
- * the same probes at the same recall. Vectors are given in blocks, so that half-precision tables
- * never exist in memory as floats.
+ * FAISS would take up to 256, which is four times the work, most of a build; what coarser centroids
+ * lose, the tuning makes up for in probes. Vectors are given in blocks, so that half-precision
+ * tables never exist in memory as floats.
  *
  * With one thread the file's bytes depend on the vectors and the seed alone; with more, sums inside
  * BLAS and the order of insertion into HNSW graphs vary. */

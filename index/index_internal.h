@@ -47,8 +47,8 @@ enum status index_kind_parse(const char *factory, struct index_kind *out,
                              struct error *err) STATUS_CHECKED;
 /* Writes the canonical factory string ("HNSW32,Flat" is "HNSW32", "PQ16x8" is "PQ16"). */
 void index_kind_name(const struct index_kind *kind, char out[INDEX_NAME_BYTES]);
-/* Writes the string that FAISS' factory is given: as above, and "np" behind PQ codes: no training of
- * polysemous codes, which takes most of the time and serves a search that we never ask for. */
+/* Writes the string that FAISS' factory is given: as above, and "np" behind PQ codes: no training
+ * of polysemous codes, which takes most of the time and serves a search that we never ask for. */
 void index_kind_recipe(const struct index_kind *kind, char out[INDEX_NAME_BYTES]);
 /* What "auto" means for n items: see vector_index_build_config. */
 struct index_kind index_kind_auto(size_t n);

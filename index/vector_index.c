@@ -17,12 +17,13 @@
 
 /* An opened index. Three ways to answer, chosen by kind at open:
  *
- * - Flat: our own scan of the release's vectors. FAISS' flat index would hold the same vectors a
- *   second time in memory, and at 20,000 × 64, k = 200 it takes 1.4 times as long per query.
+ * - Flat: our own scan of the release's vectors: no second copy of them in memory, ties by row, and
+ *   the same scores for a query alone or in a batch (FAISS multiplies matrices from 20 queries on).
+ *   At 20,000 × 64, k = 200 a query takes 210 µs; FAISS' flat index takes 165 µs (EPYC, 1 thread).
  * - In memory: FAISS' search.
  * - Mapped inverted lists: the nearest lists are found here and handed to FAISS' search of given
- *   lists. Its plain search would first start up to 32 threads per query to touch the lists'
- *   pages (OnDiskInvertedLists::prefetch_lists), which costs more than the search.
+ *   lists. Its plain search would first start up to 32 threads per query to touch the lists' pages
+ *   (OnDiskInvertedLists::prefetch_lists): at 100,000 × 64 with 3 probes 115 µs instead of 21 µs.
  *
  * The C API of FAISS 1.7.3 has no per-search parameters, so the effort is set once, before anybody
  * searches; after that search only reads the index, and any number of threads may call it. (FAISS'

@@ -22,6 +22,8 @@ static const struct command COMMANDS[] = {
      command_import},
     {"train", "learn item vectors and a user model from events", command_train},
     {"build", "make a release of items and a model, measure it, publish it", command_build},
+    {"recommend", "ask a release for one visitor, without a server", command_recommend},
+    {"evaluate", "measure how good a release is", command_evaluate},
     {"verify", "check a release the way a server does before it serves it", command_verify},
     {"inspect", "show what a release is made of and what was measured", command_inspect},
 };

@@ -125,6 +125,8 @@ static void fill_manifest(struct build *build)
 static enum status open_engine(struct build *build, struct error *err)
 {
     fill_manifest(build);
+    /* From here on it works as a server's worker does: one thread a request. */
+    vector_index_single_thread();
     return engine_open_draft(build->draft.dir, &build->manifest, &build->engine, err);
 }
 

@@ -49,7 +49,8 @@ struct build_result {
     double seconds;
 };
 void build_config_default(struct build_config *config);
-/* On failure nothing is published and no file of ours is left. */
+/* On failure nothing is published and no file of ours is left. Leaves the calling thread as
+ * vector_index_single_thread does. */
 enum status build_release(const struct build_config *config, struct build_result *result,
                           struct error *err) STATUS_CHECKED;
 

@@ -29,12 +29,12 @@ struct manifest {
     int64_t created_at_ms;
     uint64_t n_items;
     uint64_t dim;
-    char vector_type[8];          /* "F32" | "F16" */
-    char architecture[32];        /* of the user model */
-    char *model_settings_json;    /* object; owned, like the ones below; NULL when absent */
+    char vector_type[8];       /* "F32" | "F16" */
+    char architecture[32];     /* of the user model */
+    char *model_settings_json; /* object; owned, like the ones below; NULL when absent */
     char index_factory[128];
     char index_parameters[128];
-    char *measured_json;          /* {"recall": …, "recall_k": 100, "search_p50_us": …, …} */
+    char *measured_json; /* {"recall": …, "recall_k": 100, "search_p50_us": …, …} */
     char *training_json;
     char *quality_json;
     char *drift_baseline_json;

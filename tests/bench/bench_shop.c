@@ -11,7 +11,8 @@
 #include "embeddings/user_model.h"
 
 static const int64_t BASE_TIME_MS = INT64_C(1764000000000);
-static const float NOISE = 0.75F; /* length of the noise relative to the cluster's centre */
+static const float NOISE = 1.2F;     /* length of the noise relative to the cluster's centre */
+static const double SPECTRUM = -0.4; /* component d has a standard deviation of (d + 1)^SPECTRUM */
 enum { N_HISTORIES = 1000, CATEGORY_COUNT = 60, CLUSTERS_PER_USER = 3 };
 
 void bench_shop_id(size_t item, char out[BENCH_ID_BYTES])
@@ -47,7 +48,7 @@ void bench_shop_history(size_t n_items, uint64_t user, int64_t now_ms,
 static void normal_vector(struct rng *rng, size_t dim, float length, float *out)
 {
     for (size_t d = 0; d < dim; d++) {
-        out[d] = (float)rng_normal(rng);
+        out[d] = (float)(rng_normal(rng) * pow((double)d + 1.0, SPECTRUM));
     }
     float norm = vector_norm(out, dim);
     for (size_t d = 0; d < dim; d++) {

@@ -8,9 +8,11 @@
 #include "base/rng.h"
 #include "base/status.h"
 
-/* A large shop for measurements: N items in clusters (vectors: cluster centre plus noise, unit
- * length; about what skip-gram gives), visitors whose histories come from a few clusters each.
- * Written as an item file and a model folder, so that `aisle build` makes the release. */
+/* A large shop for measurements: N items in soft clusters (vectors: centre plus more noise than
+ * centre, with a falling spectrum, unit length: about as hard to search as what skip-gram gives,
+ * and much harder than tight clusters, which an inverted file finds with two probes), visitors
+ * whose histories come from a few clusters each. Written as an item file and a model folder, so
+ * that `aisle build` makes the release. */
 enum { BENCH_HISTORY = 50, BENCH_CLUSTERS = 4096 };
 
 /* Item file DIR/items.csv and model folder DIR/model. */

@@ -258,8 +258,10 @@ class Serve:
         self.host, self.port = host.strip("[]"), int(port)
 
     def stderr(self):
-        self._err.seek(0)
-        return self._err.read().decode("utf-8", "replace")
+        if not self._err.closed:
+            self._err.seek(0)
+            self._said = self._err.read().decode("utf-8", "replace")
+        return self._said
 
     def connect(self):
         return http.client.HTTPConnection(self.host, self.port, timeout=WAIT_S)
@@ -327,6 +329,8 @@ class Serve:
     def _close(self):
         self._reader.join(WAIT_S)
         self.process.stdout.close()
+        self.stderr()
+        self._err.close()
 
     def wait(self, seconds=WAIT_S):
         """The exit code of a service that ends on its own."""

@@ -152,9 +152,9 @@ static void write_numbers(struct core_fixture *shop, const struct release_draft 
                                                .n_threads = 1,
                                                .seed = 1};
     struct vector_index_measured measured;
-    must(vector_index_build(&config, file_in(draft->dir, RELEASE_FILE_INDEX, path), &measured,
-                            &err),
-         &err, factory);
+    must(
+        vector_index_build(&config, file_in(draft->dir, RELEASE_FILE_INDEX, path), &measured, &err),
+        &err, factory);
     (void)snprintf(manifest->index_factory, sizeof(manifest->index_factory), "%s",
                    measured.factory);
     (void)snprintf(manifest->index_parameters, sizeof(manifest->index_parameters), "%s",

@@ -38,8 +38,8 @@ static void embed(const struct core_fixture *shop, const uint32_t *rows, size_t 
     uint32_t offsets[] = {0, (uint32_t)n};
     int64_t now_ms = clock_unix_ms();
     for (size_t i = 0; i < n; i++) {
-        events[i] = (struct history_event){rows[i], EVENT_VIEW,
-                                           now_ms - (int64_t)i * SHOP_DAY_MS / 4};
+        events[i] =
+            (struct history_event){rows[i], EVENT_VIEW, now_ms - (int64_t)i * SHOP_DAY_MS / 4};
     }
     struct history_batch batch = {1, offsets, events, now_ms};
     assert_int_equal(user_model_workspace_open(shop->engine->model, 1, &workspace, NULL),
@@ -238,8 +238,8 @@ static void recommend_one_many_exclusions_search_further_until_limit_pass(void *
     request.exclude = exclude;
     request.n_exclude = REQUEST_EXCLUDE_MAX;
     core_fixture_recommend(&broad.shop, &job, &request, &broad.history);
-    expect_best(&job.answer, broad.best + REQUEST_EXCLUDE_MAX, BIG - REQUEST_EXCLUDE_MAX,
-                LIMIT_MAX, "excluded");
+    expect_best(&job.answer, broad.best + REQUEST_EXCLUDE_MAX, BIG - REQUEST_EXCLUDE_MAX, LIMIT_MAX,
+                "excluded");
     close_broad(&broad);
 }
 

@@ -47,7 +47,8 @@ static int open_small(void **state)
     struct catalog_writer *writer = NULL;
     struct error err = {.message = ""};
     (void)snprintf(shop.dir, sizeof(shop.dir), "/tmp/aisle-filter-XXXXXX");
-    if (mkdtemp(shop.dir) == NULL || path_join(shop.path, shop.dir, "items.db", &err) != STATUS_OK ||
+    if (mkdtemp(shop.dir) == NULL ||
+        path_join(shop.path, shop.dir, "items.db", &err) != STATUS_OK ||
         catalog_writer_open(shop.path, &writer, &err) != STATUS_OK) {
         return -1;
     }
@@ -198,7 +199,8 @@ static void filter_compile_nested_filters_combine(void **state)
         {"{\"all\":[{\"field\":\"price\",\"lte\":20},{\"field\":\"stock\",\"gt\":0}]}", "A"},
         {"{\"any\":[{\"field\":\"price\",\"gt\":20},{\"field\":\"id\",\"eq\":\"C\"}]}", "CD"},
         {"{\"not\":{\"field\":\"price\",\"lte\":20}}", "CD"},
-        {" {\"all\":[{\"not\":{\"field\":\"brand\",\"eq\":\"Zest\"}},{\"any\":[{\"field\":\"price\","
+        {" {\"all\":[{\"not\":{\"field\":\"brand\",\"eq\":\"Zest\"}},{\"any\":[{\"field\":"
+         "\"price\","
          "\"lt\":15},{\"all\":[{\"field\":\"price\",\"exists\":false}]}]}]} \n",
          "AC"},
         {"{\"eq\":\"Acme\",\"field\":\"brand\"}", "AD"},
@@ -279,7 +281,8 @@ static void filter_check_mistakes_name_their_path(void **state)
         {"{\"all\":{}}", "filter.all"},
         {"{\"all\":[],\"any\":[]}", "filter.any"},
         {"{\"not\":[]}", "filter.not"},
-        {"{\"all\":[{\"field\":\"price\",\"lt\":1},{\"any\":[{\"field\":\"price\",\"lt\":\"x\"}]}]}",
+        {"{\"all\":[{\"field\":\"price\",\"lt\":1},{\"any\":[{\"field\":\"price\",\"lt\":\"x\"}]}]"
+         "}",
          "filter.all[1].any[0].lt"},
         {"{\"field\":\"brand\",\"eq\":\"\xff\"}", "filter"},
     };

@@ -24,11 +24,12 @@ static void profile_parse_full_profile_is_read(void **state)
     struct profile profile;
     struct error err = {.message = ""};
     (void)state;
-    assert_int_equal(parse("{\"description\": \"x\", \"weights\": {\"similarity\": 0.5, \"in_stock\": "
-                           "-2, \"freshness\": 1e6}, \"freshness_half_life_days\": 7, "
-                           "\"diversity\": 1, \"candidates\": 2000}\n",
-                           &profile, &err),
-                     STATUS_OK);
+    assert_int_equal(
+        parse("{\"description\": \"x\", \"weights\": {\"similarity\": 0.5, \"in_stock\": "
+              "-2, \"freshness\": 1e6}, \"freshness_half_life_days\": 7, "
+              "\"diversity\": 1, \"candidates\": 2000}\n",
+              &profile, &err),
+        STATUS_OK);
     assert_string_equal(profile.name, "test");
     assert_int_equal(strlen(profile.hash), 16);
     assert_true(profile.weights[FEATURE_SIMILARITY] == 0.5);

@@ -156,9 +156,8 @@ static void recommend_request_check_related_and_cart_need_items(void **state)
 static void names_parse_back(void **state)
 {
     static const char *const seen[] = {"none", "viewed", "purchased"};
-    static const char *const fields[] = {"title",    "category", "brand", "price",
-                                         "currency", "stock",    "image_url", "url",
-                                         "created_at", "attributes"};
+    static const char *const fields[] = {"title", "category",  "brand", "price",      "currency",
+                                         "stock", "image_url", "url",   "created_at", "attributes"};
     enum scenario scenario = SCENARIO_CART;
     enum exclude_seen exclude_seen = EXCLUDE_SEEN_NONE;
     unsigned all = 0;

@@ -112,6 +112,23 @@ static void item2vec_train_two_clusters_separates_them(void **state)
     event_log_free(&log);
 }
 
+/* Few items, many pairs of each: where plain gradient steps of this size grow without bound. */
+static void item2vec_train_large_learning_rate_stays_finite(void **state)
+{
+    (void)state;
+    struct event_log log = make_log();
+    static float vectors[N_ITEMS * DIM];
+    for (double rate = 0.3; rate < 11.0; rate *= 5.0) {
+        struct item2vec_settings settings = small_settings();
+        settings.learning_rate = rate;
+        settings.window = 0;
+        settings.n_epochs = 40;
+        assert_int_equal(item2vec_train(&log, N_ITEMS, &settings, vectors, NULL), STATUS_OK);
+        assert_norms(vectors);
+    }
+    event_log_free(&log);
+}
+
 static void item2vec_train_one_thread_is_deterministic(void **state)
 {
     (void)state;
@@ -234,6 +251,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(item2vec_train_two_clusters_separates_them),
+        cmocka_unit_test(item2vec_train_large_learning_rate_stays_finite),
         cmocka_unit_test(item2vec_train_one_thread_is_deterministic),
         cmocka_unit_test(item2vec_train_long_and_uniform_sequences_are_handled),
         cmocka_unit_test(item2vec_train_bad_input_is_invalid_and_leaves_vectors),
