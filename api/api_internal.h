@@ -106,7 +106,6 @@ struct worker {
     atomic_bool stopping; /* set by server_stop */
     _Atomic int64_t stop_deadline_us;
     bool draining;
-    bool closing; /* the loop has ended: nothing is run any more */
     size_t quiet_ticks;
     struct bufferevent **connections; /* [n_connections], each with a reference of ours */
     size_t n_connections;
@@ -123,26 +122,27 @@ struct worker {
     size_t n_ready;
     struct exchange *waiting_first; /* batches whose next slice is to begin; by next_waiting */
     struct exchange *waiting_last;
-    struct buf out;    /* of the answer being written */
-    struct buf timing; /* of its Server-Timing header */
+    bool slice_is_running; /* of one of the batches */
+    struct buf out;        /* of the answer being written */
+    struct buf timing;     /* of its Server-Timing header */
     struct metrics metrics;
 };
 
 /* ---- worker.c, connections.c ---- */
 enum status worker_open(struct server *server, size_t number, int socket, struct worker **out,
                         struct error *err) STATUS_CHECKED;
-void *worker_main(void *worker); /* a thread's */
+void *worker_main(void *context); /* a thread's, of a worker */
 void worker_close(struct worker *worker);
-/* A bufferevent for a new connection, counted. */
-struct bufferevent *connection_new(struct event_base *base, void *worker);
+/* A bufferevent for a new connection of the worker that context is, counted. */
+struct bufferevent *connection_new(struct event_base *base, void *context);
 /* Gives back what closed connections left, updates the count. */
 void connections_sweep(struct worker *worker);
 void connections_close_doomed(struct worker *worker);
 void connections_free(struct worker *worker);
 
 /* ---- exchange.c: evhttp's side of a request ---- */
-/* evhttp's callback for every request. */
-void exchange_begin(struct evhttp_request *http, void *worker);
+/* evhttp's callback for every request; context is the worker. */
+void exchange_begin(struct evhttp_request *http, void *context);
 /* Adds a header to the answer; must come before the reply. */
 void reply_header(struct exchange *exchange, const char *name, const char *value);
 struct reply {
@@ -184,7 +184,7 @@ void tasks_cancel(struct worker *worker);
 void tasks_free(struct worker *worker);
 
 /* ---- batch_route.c ---- */
-/* Begins the next slice of the batches whose slice before is answered. */
+/* Begins the next slice of the batch that has waited longest, unless one is running. */
 void batches_continue(struct worker *worker);
 void batch_free(struct batch *batch);
 

@@ -1,8 +1,9 @@
 /* POST /v1/recommendations/batch: many requests, one answer, in order. The body is looked over once
  * to find where its elements are; then slices of RECOMMEND_BATCH_MAX are decoded, answered and
- * written, one slice a turn of the loop, so that a mail-out's thousand users neither need a
- * thousand requests' memory nor keep visitors waiting. A faulty element gets a problem in its
- * place. Each slice's time counts from its own beginning. */
+ * written. A worker has one slice of one batch under way at a time, and its batches take turns, so
+ * that a mail-out's thousand users neither need a thousand requests' memory nor keep a visitor
+ * waiting for more than a slice. A faulty element gets a problem in its place. Each slice's time
+ * counts from its own beginning. */
 #include "api/api_internal.h"
 
 #include <event2/buffer.h>
@@ -79,6 +80,7 @@ static void encode_slice(struct exchange *exchange)
 static void slice_part_done(struct exchange *exchange)
 {
     if (--exchange->batch->n_pending == 0) {
+        exchange->worker->slice_is_running = false;
         encode_slice(exchange);
         wait_for_turn(exchange);
     }
@@ -123,6 +125,7 @@ static void start_slice(struct exchange *exchange)
     batch->next += n;
     batch->n_slice = n;
     batch->n_pending = n + 1;
+    exchange->worker->slice_is_running = true;
     for (size_t i = 0; i < n; i++) {
         start_element(exchange, batch->slice[i], first + i);
     }
@@ -148,13 +151,16 @@ static void continue_batch(struct exchange *exchange)
 void batches_continue(struct worker *worker)
 {
     struct exchange *exchange = worker->waiting_first;
-    worker->waiting_first = NULL;
-    worker->waiting_last = NULL;
-    while (exchange != NULL) {
-        struct exchange *next = exchange->next_waiting;
-        continue_batch(exchange);
-        exchange = next;
+    if (exchange == NULL || worker->slice_is_running) {
+        return;
     }
+    worker->waiting_first = exchange->next_waiting;
+    if (worker->waiting_first == NULL) {
+        worker->waiting_last = NULL;
+    } else {
+        tasks_schedule(worker);
+    }
+    continue_batch(exchange);
 }
 
 static enum status find_elements(struct exchange *exchange, struct batch *batch, struct error *err)

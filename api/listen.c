@@ -40,6 +40,7 @@ static void set_port(union any_address *address, uint16_t port)
 static enum status parse_address(const char *text, union any_address *out, struct error *err)
 {
     char host[INET6_ADDRSTRLEN + 16];
+    memset(out, 0, sizeof(*out));
     int64_t port = 0;
     const char *colon = strrchr(text, ':');
     const char *begin = text;
@@ -56,7 +57,6 @@ static enum status parse_address(const char *text, union any_address *out, struc
     memcpy(host, begin, len);
     host[len] = '\0';
     const char *address = strcmp(host, "localhost") == 0 ? "127.0.0.1" : host;
-    memset(out, 0, sizeof(*out));
     if (inet_pton(AF_INET, address, &out->v4.sin_addr) == 1) {
         out->any.sa_family = AF_INET;
     } else if (inet_pton(AF_INET6, address, &out->v6.sin6_addr) == 1) {

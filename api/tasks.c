@@ -180,7 +180,7 @@ void task_start(struct task *task, int64_t start_us)
 static void run_batch(struct worker *worker, size_t n)
 {
     struct task *tasks[RECOMMEND_BATCH_MAX];
-    struct recommend_job *jobs[RECOMMEND_BATCH_MAX];
+    struct recommend_job *jobs[RECOMMEND_BATCH_MAX] = {NULL};
     for (size_t i = 0; i < n; i++) {
         tasks[i] = take_ready(worker);
         jobs[i] = &tasks[i]->job;

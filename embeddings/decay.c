@@ -215,6 +215,16 @@ static void scale_to_unit(float *out, size_t dim)
     }
 }
 
+static void prefetch_row(const struct vectors *items, size_t row)
+{
+    enum { CACHE_LINE_BYTES = 64 };
+    const size_t row_bytes = items->dim * (items->type == VECTOR_F32 ? 4 : 2);
+    const char *first = (const char *)items->data + row * row_bytes;
+    for (size_t offset = 0; offset < row_bytes; offset += CACHE_LINE_BYTES) {
+        __builtin_prefetch(first + offset);
+    }
+}
+
 static void decay_embed(const void *parameters, const struct vectors *items, float *scratch,
                         const struct history_batch *batch, float *out)
 {
@@ -230,6 +240,10 @@ static void decay_embed(const void *parameters, const struct vectors *items, flo
         float *user = out + b * dim;
         if (!event_weights(decay, events, n, batch->now_ms, weights)) {
             continue;
+        }
+        for (size_t i = 0; i < n; i++) {
+            /* Rows are anywhere in a large table: asked for all at once, their misses overlap. */
+            prefetch_row(items, events[i].row);
         }
         for (size_t i = 0; i < n; i++) {
             assert(events[i].row < items->n);

@@ -44,9 +44,8 @@ static size_t home_of(const struct idmap *map, const char *id, size_t len)
 }
 
 /* The slot that holds id, or the empty one where it belongs. */
-static size_t probe(const struct idmap *map, const char *id, size_t len)
+static size_t probe_from(const struct idmap *map, size_t slot, const char *id, size_t len)
 {
-    size_t slot = home_of(map, id, len);
     while (map->slots[slot] != 0) {
         uint32_t row = map->slots[slot] - 1;
         size_t start = map->offsets[row];
@@ -57,6 +56,11 @@ static size_t probe(const struct idmap *map, const char *id, size_t len)
         slot = (slot + 1) & (map->n_slots - 1);
     }
     return slot;
+}
+
+static size_t probe(const struct idmap *map, const char *id, size_t len)
+{
+    return probe_from(map, home_of(map, id, len), id, len);
 }
 
 enum status idmap_open(size_t n_expected, struct idmap **out, struct error *err)
@@ -177,6 +181,39 @@ uint32_t idmap_find(const struct idmap *map, const char *id, size_t len)
 {
     uint32_t held = map->slots[probe(map, id, len)];
     return held != 0 ? held - 1 : IDMAP_NONE;
+}
+
+enum { FIND_GROUP = 32 };
+
+static void find_group(const struct idmap *map, const char *const *ids, const size_t *lens,
+                       size_t n, uint32_t *rows)
+{
+    size_t homes[FIND_GROUP];
+    for (size_t i = 0; i < n; i++) {
+        homes[i] = home_of(map, ids[i], lens[i]);
+        __builtin_prefetch(&map->slots[homes[i]]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = map->slots[homes[i]];
+        __builtin_prefetch(&map->offsets[slot != 0 ? slot - 1 : 0]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = map->slots[homes[i]];
+        __builtin_prefetch(map->blob + (slot != 0 ? map->offsets[slot - 1] : 0));
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint32_t slot = map->slots[probe_from(map, homes[i], ids[i], lens[i])];
+        rows[i] = slot == 0 ? IDMAP_NONE : slot - 1;
+    }
+}
+
+void idmap_find_many(const struct idmap *map, const char *const *ids, const size_t *lens, size_t n,
+                     uint32_t *rows)
+{
+    for (size_t first = 0; first < n; first += FIND_GROUP) {
+        size_t n_group = n - first < FIND_GROUP ? n - first : FIND_GROUP;
+        find_group(map, ids + first, lens + first, n_group, rows + first);
+    }
 }
 
 const char *idmap_id(const struct idmap *map, uint32_t row, size_t *len)

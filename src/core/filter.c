@@ -327,7 +327,7 @@ enum status filter_compile(const char *json, size_t len, const struct catalog *c
         bits = mem_alloc_array(compiler.n_words, sizeof(*bits));
         status = bits != NULL ? match_node(&compiler, root, bits) : fail_nomem(&compiler);
     }
-    if (status == STATUS_OK) {
+    if (status == STATUS_OK && bits != NULL) {
         *out = (struct filter_rows){bits, n_rows, clear_tail_and_count(&compiler, bits)};
     } else {
         mem_free(bits);

@@ -234,12 +234,20 @@ void recommend_set_history(struct recommender *r, struct recommend_job *job,
         job->answer.degraded |= DEGRADED_HISTORY;
         return;
     }
+    const char *ids[HISTORY_FETCH_MAX] = {NULL};
+    size_t lens[HISTORY_FETCH_MAX] = {0};
+    uint32_t rows[HISTORY_FETCH_MAX] = {0};
     size_t n = result->n_items < HISTORY_FETCH_MAX ? result->n_items : HISTORY_FETCH_MAX;
+    for (size_t i = 0; i < n; i++) {
+        ids[i] = result->items[i].item_id;
+        lens[i] = result->items[i].item_id_len;
+    }
+    catalog_rows(r->engine->catalog, ids, lens, n, rows);
     /* A search page's candidates are ranked whether seen or not. */
     bool may_exclude = job->request->candidates == NULL;
     for (size_t i = 0; i < n; i++) {
         const struct history_item *item = &result->items[i];
-        uint32_t row = catalog_row(r->engine->catalog, item->item_id, item->item_id_len);
+        uint32_t row = rows[i];
         if (row == IDMAP_NONE) {
             job->answer.n_history_unknown++;
             continue;
@@ -420,7 +428,7 @@ static bool describe_item(struct recommender *r, struct recommend_job *job,
 static void explain_item(struct recommender *r, struct recommend_job *job,
                          const struct candidate *candidate, struct recommend_item *item)
 {
-    uint32_t because[BECAUSE_MAX];
+    uint32_t because[BECAUSE_MAX] = {0};
     memcpy(item->features, candidate->features, sizeof(item->features));
     if (job->has_vector) {
         item->n_because = ranking_because(r, job, item->row, because);

@@ -583,6 +583,12 @@ uint32_t catalog_row(const struct catalog *catalog, const char *id, size_t len)
     return idmap_find(catalog->ids, id, len);
 }
 
+void catalog_rows(const struct catalog *catalog, const char *const *ids, const size_t *lens,
+                  size_t n, uint32_t *rows)
+{
+    idmap_find_many(catalog->ids, ids, lens, n, rows);
+}
+
 const char *catalog_id(const struct catalog *catalog, uint32_t row, size_t *len)
 {
     return idmap_id(catalog->ids, row, len);

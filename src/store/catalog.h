@@ -48,6 +48,9 @@ void catalog_close(struct catalog *catalog);
 size_t catalog_size(const struct catalog *catalog);
 /* IDMAP_NONE when unknown. O(1). */
 uint32_t catalog_row(const struct catalog *catalog, const char *id, size_t len);
+/* rows[i] of n ids at once, cheaper in a large catalogue (see idmap_find_many). */
+void catalog_rows(const struct catalog *catalog, const char *const *ids, const size_t *lens,
+                  size_t n, uint32_t *rows);
 const char *catalog_id(const struct catalog *catalog, uint32_t row, size_t *len);
 /* NULL when there is no such column. */
 const struct catalog_column *catalog_column(const struct catalog *catalog, const char *name);

@@ -4,6 +4,7 @@
 #include <sqlite3.h>
 
 #include "base/alloc.h"
+#include "base/idmap.h"
 #include "base/parse.h"
 #include "store/catalog_internal.h"
 
@@ -12,12 +13,20 @@
  * until the statement is reset; that is put off to the next read, so they need no copy. The page
  * cache is small: rows that are wanted often are in the kernel's page cache anyway.
  *
- * Measured on a 2-core cloud machine: 3.1 µs a row, at random among 300,000 items. */
+ * What the catalogue has in memory as columns (category, brand, price, stock, created_at) is taken
+ * from there, which halves the columns that SQLite decodes. One read transaction stays open for the
+ * reader's life: otherwise every look-up begins with a second pread, of the file's change counter.
+ * The file is immutable, so nothing is held up by that. */
 
 struct catalog_reader {
     const struct catalog *catalog;
     sqlite3 *db;
     sqlite3_stmt *select;
+    const struct catalog_column *category;
+    const struct catalog_column *brand;
+    const struct catalog_column *price;
+    const struct catalog_column *stock;
+    const struct catalog_column *created_at;
 };
 
 enum status catalog_reader_open(const struct catalog *catalog, struct catalog_reader **out,
@@ -29,12 +38,18 @@ enum status catalog_reader_open(const struct catalog *catalog, struct catalog_re
         return error_set(err, STATUS_NOMEM, "no memory to read an item");
     reader->catalog = catalog;
     enum status status = catalog_db_open(catalog_path(catalog), &reader->db, err);
+    reader->category = catalog_column(catalog, "category");
+    reader->brand = catalog_column(catalog, "brand");
+    reader->price = catalog_column(catalog, "price");
+    reader->stock = catalog_column(catalog, "stock");
+    reader->created_at = catalog_column(catalog, "created_at");
     if (status == STATUS_OK) {
-        int code = sqlite3_prepare_v3(
-            reader->db,
-            "SELECT title, category, brand, currency, image_url, url, attributes, price, stock, "
-            "created_at FROM items WHERE row = ?1",
-            -1, SQLITE_PREPARE_PERSISTENT, &reader->select, NULL);
+        int code = sqlite3_exec(reader->db, "BEGIN", NULL, NULL, NULL);
+        if (code == SQLITE_OK)
+            code = sqlite3_prepare_v3(reader->db,
+                                      "SELECT title, currency, image_url, url, attributes "
+                                      "FROM items WHERE row = ?1",
+                                      -1, SQLITE_PREPARE_PERSISTENT, &reader->select, NULL);
         if (code != SQLITE_OK)
             status = catalog_db_error(reader->db, code, catalog_path(catalog), err);
     }
@@ -71,26 +86,34 @@ static enum status read_text(const struct catalog_reader *reader, int column, co
     return STATUS_OK;
 }
 
-static enum status read_row(const struct catalog_reader *reader, struct item_metadata *out,
-                            struct error *err)
+static const char *text_in_memory(const struct catalog_column *column, uint32_t row)
 {
-    const char **const texts[] = {&out->title,          &out->category,  &out->brand,
-                                  &out->currency,       &out->image_url, &out->url,
+    bool known = column != NULL && column->codes[row] != 0;
+    return known ? idmap_id(column->dictionary, column->codes[row] - 1, NULL) : NULL;
+}
+
+static double number_in_memory(const struct catalog_column *column, uint32_t row)
+{
+    return column != NULL ? column->numbers[row] : (double)NAN;
+}
+
+static enum status read_row(const struct catalog_reader *reader, uint32_t row,
+                            struct item_metadata *out, struct error *err)
+{
+    const char **const texts[] = {&out->title, &out->currency, &out->image_url, &out->url,
                                   &out->attributes_json};
-    double *const numbers[] = {&out->price, &out->stock, &out->created_at_ms};
-    int column = 0;
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        enum status status = read_text(reader, column++, texts[i], err);
+        enum status status = read_text(reader, (int)i, texts[i], err);
         if (status != STATUS_OK)
             return status;
     }
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++, column++) {
-        *numbers[i] = sqlite3_column_type(reader->select, column) == SQLITE_NULL
-                          ? (double)NAN
-                          : sqlite3_column_double(reader->select, column);
-    }
     if (out->title == NULL)
         return catalog_damaged(catalog_path(reader->catalog), err, "an item has no title");
+    out->category = text_in_memory(reader->category, row);
+    out->brand = text_in_memory(reader->brand, row);
+    out->price = number_in_memory(reader->price, row);
+    out->stock = number_in_memory(reader->stock, row);
+    out->created_at_ms = number_in_memory(reader->created_at, row);
     return STATUS_OK;
 }
 
@@ -108,7 +131,7 @@ enum status catalog_read(struct catalog_reader *reader, uint32_t row, struct ite
     if (code == SQLITE_DONE)
         return error_set(err, STATUS_NOT_FOUND, "%.120s: row %u is missing", path, (unsigned)row);
     struct item_metadata read;
-    enum status status = code == SQLITE_ROW ? read_row(reader, &read, err)
+    enum status status = code == SQLITE_ROW ? read_row(reader, row, &read, err)
                                             : catalog_db_error(reader->db, code, path, err);
     if (status == STATUS_OK)
         *out = read;

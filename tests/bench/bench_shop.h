@@ -13,7 +13,7 @@
  * and much harder than tight clusters, which an inverted file finds with two probes), visitors
  * whose histories come from a few clusters each. Written as an item file and a model folder, so
  * that `aisle build` makes the release. */
-enum { BENCH_HISTORY = 50, BENCH_CLUSTERS = 4096 };
+enum { BENCH_HISTORY = 50, BENCH_CLUSTERS = 1024 };
 
 /* Item file DIR/items.csv and model folder DIR/model. */
 enum status bench_shop_write(const char *dir, size_t n_items, size_t dim, uint64_t seed,

@@ -218,7 +218,7 @@ class Serve:
     """`aisle serve` on a free port. A context: leaving it stops the service cleanly."""
 
     def __init__(self, releases, history=None, *args, token=None, env=None, workers=2,
-                 listen="127.0.0.1:0", ready=True):
+                 listen="127.0.0.1:0", ready=True, preexec_fn=None):
         command = [AISLE, "serve", "--releases", releases, "--listen", listen, "--workers",
                    str(workers)]
         if history:
@@ -229,7 +229,8 @@ class Serve:
         self._err = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
             command, env=environment({**(env or {}), **({"AISLE_TOKEN": token} if token else {})}),
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._err)
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._err,
+            preexec_fn=preexec_fn)
         self._lines = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

@@ -107,6 +107,13 @@ find_package_handle_standard_args(FaissC
   FAIL_MESSAGE "FAISS with its C API was not found${_faissc_hint}: run tools/setup")
 
 if(FaissC_FOUND AND NOT TARGET Faiss::C)
+  # One OpenMP runtime a process: FAISS was compiled for gcc's, whose entry points
+  # clang's offers too. With both, threads of one do not know those of the other.
+  set(_faissc_openmp gomp)
+  if(CMAKE_C_COMPILER_ID MATCHES "Clang")
+    find_package(OpenMP REQUIRED COMPONENTS C)
+    set(_faissc_openmp OpenMP::OpenMP_C)
+  endif()
   add_library(Faiss::C INTERFACE IMPORTED)
   set_target_properties(Faiss::C PROPERTIES
     INTERFACE_INCLUDE_DIRECTORIES "${FaissC_INCLUDE_DIR}"
@@ -114,9 +121,9 @@ if(FaissC_FOUND AND NOT TARGET Faiss::C)
     # FAISS first, then what it uses.  gomp and stdc++ are named and not looked
     # up: they live in the compiler's own folder, which gcc and clang both search.
     INTERFACE_LINK_LIBRARIES
-      "${FaissC_LIBRARIES};openblas;lapack;gomp;stdc++;m;pthread")
+      "${FaissC_LIBRARIES};openblas;lapack;${_faissc_openmp};stdc++;m;pthread")
 endif()
 
-foreach(_faissc_name hint dir only_dir home cache index_h lines numbers version_args)
+foreach(_faissc_name openmp hint dir only_dir home cache index_h lines numbers version_args)
   unset(_faissc_${_faissc_name})
 endforeach()

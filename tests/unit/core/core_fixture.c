@@ -66,14 +66,14 @@ static void make_items(struct core_fixture *shop)
 static void make_vectors(struct core_fixture *shop)
 {
     float centres[N_CLUSTERS * SHOP_DIM];
-    for (size_t i = 0; i < N_CLUSTERS * SHOP_DIM; i++) {
+    for (size_t i = 0; i < (size_t)N_CLUSTERS * SHOP_DIM; i++) {
         centres[i] = (float)rng_normal(&shop->rng);
     }
     shop->vectors = mem_alloc_vectors(shop->n * shop->dim, sizeof(float));
     assert_non_null(shop->vectors);
     for (size_t i = 0; i < shop->n; i++) {
         float *vector = shop->vectors + i * shop->dim;
-        const float *centre = centres + rng_below(&shop->rng, N_CLUSTERS) * SHOP_DIM;
+        const float *centre = centres + rng_below(&shop->rng, N_CLUSTERS) * shop->dim;
         for (size_t d = 0; d < shop->dim; d++) {
             vector[d] = centre[d] + (float)(0.5 * rng_normal(&shop->rng));
         }

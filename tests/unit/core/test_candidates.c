@@ -188,9 +188,11 @@ static void open_broad(struct broad *broad, const char *factory)
     float user_vector[SHOP_DIM];
     core_fixture_open(&broad->shop, BIG, factory, 3);
     broad->best = mem_alloc_array(BIG, sizeof(*broad->best));
-    broad->passes = mem_alloc_array(BIG, sizeof(*broad->passes));
+    broad->passes = mem_calloc(BIG, sizeof(*broad->passes));
     assert_true(broad->best != NULL && broad->passes != NULL);
-    memset(broad->passes, 1, BIG * sizeof(*broad->passes));
+    for (size_t row = 0; row < BIG; row++) {
+        broad->passes[row] = true;
+    }
     buf_init(&broad->json, 1 << 20);
     embed(&broad->shop, rows, 1, user_vector);
     assert_int_equal(walk(&broad->shop, user_vector, broad->passes, broad->best), BIG);
@@ -281,27 +283,31 @@ static const char *const FILTERS[] = {"{\"field\":\"price\",\"gte\":0}",
 static void make_batch(struct core_fixture *shop, struct batch *batch)
 {
     static const char *const candidates[] = {"I1", "I2", "I3"};
+    static const enum scenario scenarios[SHOP_BATCH] = {
+        [4] = SCENARIO_RELATED, [5] = SCENARIO_CART, [6] = SCENARIO_POPULAR};
     for (uint32_t b = 0; b < SHOP_BATCH; b++) {
         struct recommend_request *request = &batch->requests[b];
         uint32_t rows[EVENTS_MAX];
         for (uint32_t i = 0; i < EVENTS_MAX; i++) {
             rows[i] = (b * 31 + i * 5) % (uint32_t)shop->n;
         }
-        *request = plain_request(b == 3 ? 150 : 10 + b, NULL);
+        *request = plain_request(10 + b, NULL);
         request->profile = b % 2 == 0 ? "mixed" : "plain";
-        request->filter_json = b < 3 ? FILTERS[b] : NULL;
-        request->filter_json_len = b < 3 ? strlen(FILTERS[b]) : 0;
         request->explain = true;
-        request->scenario = b == 4   ? SCENARIO_RELATED
-                            : b == 5 ? SCENARIO_CART
-                            : b == 6 ? SCENARIO_POPULAR
-                                     : SCENARIO_FOR_YOU;
-        request->items = b == 4 || b == 5 ? PAGE : NULL;
-        request->n_items = b == 4 || b == 5 ? 1 : 0;
-        request->candidates = b == 7 ? candidates : NULL;
-        request->n_candidates = b == 7 ? 3 : 0;
+        request->scenario = scenarios[b];
         batch->histories[b] = core_fixture_history(shop, rows, 1 + b, EVENT_VIEW, batch->items[b]);
     }
+    for (size_t b = 0; b < 3; b++) {
+        batch->requests[b].filter_json = FILTERS[b];
+        batch->requests[b].filter_json_len = strlen(FILTERS[b]);
+    }
+    batch->requests[3].limit = 150;
+    for (size_t b = 4; b < 6; b++) {
+        batch->requests[b].items = PAGE;
+        batch->requests[b].n_items = 1;
+    }
+    batch->requests[7].candidates = candidates;
+    batch->requests[7].n_candidates = 3;
 }
 
 static void begin_batch(struct core_fixture *shop, struct batch *batch)

@@ -76,7 +76,7 @@ static void naive_scores(const struct pair *pair, double *scores)
     for (size_t i = 0; i < pair->n; i++) {
         double weight = pow(settings.position_decay, (double)(pair->n - 1 - i));
         for (size_t d = 0; d < SHOP_DIM; d++) {
-            user[d] += weight * (double)shop.vectors[pair->prefix[i] * SHOP_DIM + d];
+            user[d] += weight * (double)shop.vectors[pair->prefix[i] * shop.dim + d];
         }
     }
     for (size_t row = 0; row < shop.n; row++) {
