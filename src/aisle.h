@@ -3,8 +3,8 @@
 
 /* libaisle: scoring without a server. Open a release, hand over a visitor's history, get ranked
  * items. For an edge box, an nginx module, a batch job. Thread rules: an `aisle` handle is
- * read-only and may be shared; an `aisle_session` is one thread's. Functions return AISLE_OK (0) or a
- * negative code and describe the failure in *error (optional, may be NULL). */
+ * read-only and may be shared; an `aisle_session` is one thread's. Functions return AISLE_OK (0) or
+ * a negative code and describe the failure in *error (optional, may be NULL). */
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -31,8 +31,8 @@ struct aisle_error {
 struct aisle;
 struct aisle_session;
 
-/* Opens a release folder: verifies checksums, replays its probes. *out is NULL on failure; free with
- * aisle_close. */
+/* Opens a release folder: verifies checksums, replays its probes. *out is NULL on failure; free
+ * with aisle_close. */
 AISLE_API int aisle_open(const char *release_dir, struct aisle **out, struct aisle_error *error);
 /* After its sessions are closed. NULL is legal. */
 AISLE_API void aisle_close(struct aisle *aisle);
@@ -47,8 +47,8 @@ AISLE_API void aisle_session_close(struct aisle_session *session);
 
 struct aisle_event {
     const char *item_id;
-    const char *type;    /* "view", "cart", "purchase", "click"; NULL: view */
-    int64_t time_ms;     /* Unix; -1: unknown */
+    const char *type; /* "view", "cart", "purchase", "click"; NULL: view */
+    int64_t time_ms;  /* Unix; -1: unknown */
 };
 
 struct aisle_request {
@@ -57,8 +57,8 @@ struct aisle_request {
     size_t n_history;
     const char *const *items; /* context: the page's item, the cart's items */
     size_t n_items;
-    const char *filter_json; /* the HTTP contract's filter, or NULL */
-    size_t limit;            /* 1 … 200; 0: 20 */
+    const char *filter_json;  /* the HTTP contract's filter, or NULL */
+    size_t limit;             /* 1 … 200; 0: 20 */
     const char *exclude_seen; /* "none", "viewed", "purchased"; NULL: purchased */
     bool explain;
 };
@@ -72,12 +72,12 @@ struct aisle_item {
     const char *currency;
     const char *url;
     const char *image_url;
-    double price;               /* NAN where absent */
-    double stock;               /* NAN where absent */
+    double price;                /* NAN where absent */
+    double stock;                /* NAN where absent */
     const char *attributes_json; /* or NULL */
-    const char *source;         /* "vector", "popular" */
-    double similarity;          /* with explain, else NAN */
-    const char *because;        /* with explain: the history item that pulled most, or NULL */
+    const char *source;          /* "vector", "popular" */
+    double similarity;           /* with explain, else NAN */
+    const char *because;         /* with explain: the history item that pulled most, or NULL */
 };
 
 struct aisle_answer {

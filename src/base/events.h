@@ -32,8 +32,8 @@ struct history_event {
  * known, else all events of a user. */
 struct event_log {
     struct history_event *events;
-    uint64_t *offsets;   /* n_sequences + 1 */
-    uint32_t *users;     /* user number of each sequence, or NULL */
+    uint64_t *offsets; /* n_sequences + 1 */
+    uint32_t *users;   /* user number of each sequence, or NULL */
     size_t n_sequences;
     size_t n_events;
     size_t n_users;

@@ -15,7 +15,8 @@ enum status hash_file_sha256(const char *path, char hex[SHA256_HEX_BYTES], uint6
                              struct error *err) STATUS_CHECKED;
 void hash_sha256_hex(const void *bytes, size_t n, char hex[SHA256_HEX_BYTES]);
 
-/* Constant-time comparison of two secrets, over their hashes, so that lengths do not show either. */
+/* Constant-time comparison of two secrets, over their hashes, so that lengths do not show either.
+ */
 int secret_equal(const char *a, size_t a_len, const char *b, size_t b_len);
 
 #endif

@@ -19,8 +19,9 @@ void idmap_close(struct idmap *map);
 enum status idmap_add(struct idmap *map, const char *id, size_t len, uint32_t *row) STATUS_CHECKED;
 /* Row of id or IDMAP_NONE. */
 uint32_t idmap_find(const struct idmap *map, const char *id, size_t len);
-/* rows[i] = idmap_find(map, ids[i], lens[i]) for n ids, with the memory that each step needs fetched
- * ahead for a group of ids: in a large map an id costs three cache misses, which then overlap. */
+/* rows[i] = idmap_find(map, ids[i], lens[i]) for n ids, with the memory that each step needs
+ * fetched ahead for a group of ids: in a large map an id costs three cache misses, which then
+ * overlap. */
 void idmap_find_many(const struct idmap *map, const char *const *ids, const size_t *lens, size_t n,
                      uint32_t *rows);
 /* NUL-terminated id of a row < size; borrowed from the map, valid until the next add. */

@@ -78,7 +78,7 @@ static enum status open_index(struct engine *engine, const char *path, struct er
         .path = path,
         .vectors = &engine->vectors,
         .search_parameters = engine->manifest.index_parameters,
-        .memory_map = false,
+        .memory_map = true,
     };
     enum status status = vector_index_open(&config, &engine->index, err);
     if (status != STATUS_OK) {

@@ -37,7 +37,8 @@ static enum status fail_nomem(struct parser *parser)
     return error_set(parser->err, STATUS_NOMEM, "memory of a filter");
 }
 
-/* Puts ".name", or "[index]" where there is no name, behind the path; returns the length to cut it back to. */
+/* Puts ".name", or "[index]" where there is no name, behind the path; returns the length to cut it
+ * back to. */
 static size_t path_push(struct parser *parser, const char *name, int index)
 {
     size_t len = strlen(parser->path);

@@ -18,8 +18,8 @@ struct event_base; /* libevent */
  * all): refuse a repeated event_id (sorted set `aisle:{<user>}:events`, the newest
  * HISTORY_EVENT_IDS_MAX ids), LPUSH, LTRIM, EXPIRE, XADD to `aisle:events`.
  *
- * Embedded: one SQLite file (WAL, synchronous FULL). Reads on the worker's own connection; writes go
- * through one writer thread for the process, which commits what has queued up together (group
+ * Embedded: one SQLite file (WAL, synchronous FULL). Reads on the worker's own connection; writes
+ * go through one writer thread for the process, which commits what has queued up together (group
  * commit) and then tells each worker's loop.
  *
  * A `history_store` is the process' (thread-safe); a `history` is one worker's and lives on its
@@ -28,13 +28,14 @@ struct event_base; /* libevent */
  * anything else the callback never runs. */
 
 struct history_config {
-    const char *address; /* sqlite:FILE | redis://[USER:PASSWORD@]HOST:PORT[/DB] | redis+unix://PATH[?db=N] */
-    const char *password;    /* Redis AUTH, overrides the address'; or NULL */
-    const char *key_pattern; /* of the LIST; "%u" is the user id; NULL: "aisle:{%u}:history" */
-    const char *key_prefix;  /* of everything else of ours; NULL: "aisle:" */
-    size_t history_max;      /* events kept a user (LTRIM); default 200 */
-    int64_t ttl_s;           /* of a user's keys; default 90 days; 0: none */
-    size_t stream_max;       /* entries kept in the stream, about; default 1,000,000 */
+    const char *address;        /* sqlite:FILE | redis://[USER:PASSWORD@]HOST:PORT[/DB] |
+                                   redis+unix://PATH[?db=N] */
+    const char *password;       /* Redis AUTH, overrides the address'; or NULL */
+    const char *key_pattern;    /* of the LIST; "%u" is the user id; NULL: "aisle:{%u}:history" */
+    const char *key_prefix;     /* of everything else of ours; NULL: "aisle:" */
+    size_t history_max;         /* events kept a user (LTRIM); default 200 */
+    int64_t ttl_s;              /* of a user's keys; default 90 days; 0: none */
+    size_t stream_max;          /* entries kept in the stream, about; default 1,000,000 */
     int64_t connect_timeout_ms; /* default 1000 */
     int64_t command_timeout_ms; /* of a write; default 2000. Reads carry their own deadline. */
 };
@@ -72,7 +73,7 @@ struct history_item {
 };
 
 struct history_result {
-    enum status status; /* OK; TIMEOUT, UNAVAILABLE; MISMATCH: the key is no list */
+    enum status status;               /* OK; TIMEOUT, UNAVAILABLE; MISMATCH: the key is no list */
     const struct history_item *items; /* newest first; borrowed for the callback */
     size_t n_items;
     size_t n_garbage; /* elements that are no history elements: skipped */

@@ -51,6 +51,8 @@ def environment(extra=None):
     env.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
     # The threads of BLAS and OpenMP are more than the machine has cores when tests run side by
     # side; results do not depend on them.
+    if "thread" in SANITIZE:  # OpenMP's order is invisible to it, see tests/tsan.supp
+        env["OMP_THREAD_LIMIT"] = "1"
     env.setdefault("OMP_NUM_THREADS", "2")
     env.setdefault("OPENBLAS_NUM_THREADS", "2")
     env.update(extra or {})

@@ -1,7 +1,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
+#include "base/alloc.h"
 #include <string.h>
 
 #include "base/parse.h"
@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     /* A copy of the exact size: reading past the end is seen. */
-    char *text = malloc(size > 0 ? size : 1);
+    char *text = mem_alloc(size > 0 ? size : 1);
     if (text == NULL)
         return 0;
     if (size > 0)
@@ -30,6 +30,6 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             (unsigned)item.type >= N_EVENT_TYPES || item.time_ms < EVENT_TIME_UNKNOWN)
             abort();
     }
-    free(text);
+    mem_free(text);
     return 0;
 }
