@@ -33,6 +33,9 @@ struct worker;
 
 enum {
     IN_FLIGHT_MAX = 1024, /* exchanges of a worker under way; beyond: 503 */
+    /* Batches of a worker under way; beyond: 503. One of a thousand requests for 200 items each is
+     * an answer of 60 MB. */
+    BATCHES_MAX = 8,
     BATCH_BODY_MAX_BYTES = 8 << 20,
     ARENA_BLOCK_BYTES = 64 << 10,
     ARENA_MAX_BYTES = 8 << 20,
@@ -116,6 +119,7 @@ struct worker {
     struct exchange *free_exchanges;
     struct exchange *active; /* list of those under way */
     size_t n_active;
+    size_t n_batches; /* of these */
     struct task *free_tasks;
     struct task *ready_first;
     struct task *ready_last;

@@ -184,7 +184,13 @@ static enum status find_elements(struct exchange *exchange, struct batch *batch,
 
 void route_batch(struct exchange *exchange)
 {
+    struct worker *worker = exchange->worker;
     struct error err = {0};
+    if (worker->n_batches >= BATCHES_MAX) {
+        metric_add(&worker->metrics.requests_refused, 1);
+        reply_problem(exchange, 503, NULL, "too many batches under way, try again");
+        return;
+    }
     struct batch *batch = arena_calloc(&exchange->arena, 1, sizeof(*batch));
     if (batch != NULL) {
         batch->spans =
@@ -200,5 +206,6 @@ void route_batch(struct exchange *exchange)
     }
     batch->answer = evbuffer_new();
     exchange->batch = batch;
+    worker->n_batches++;
     wait_for_turn(exchange);
 }

@@ -60,8 +60,11 @@ static struct exchange *exchange_take(struct worker *worker)
 void exchange_drop(struct exchange *exchange)
 {
     struct worker *worker = exchange->worker;
-    batch_free(exchange->batch);
-    exchange->batch = NULL;
+    if (exchange->batch != NULL) {
+        worker->n_batches--;
+        batch_free(exchange->batch);
+        exchange->batch = NULL;
+    }
     if (exchange->http != NULL && evhttp_request_get_connection(exchange->http) == NULL) {
         evhttp_request_free(exchange->http);
     }

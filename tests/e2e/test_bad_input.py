@@ -278,6 +278,27 @@ class BadInput(harness.TestCase):
                     sock.sendall(self.head(path, f"Content-Length: {len(data)}") + data)
                     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+    def test_more_batches_at_once_than_fit_are_refused(self):
+        body = json.dumps([{"limit": 200, "timeout_ms": TIMEOUT_MS}] * 200).encode()
+        whole = self.head("/v1/recommendations/batch", f"Content-Length: {len(body)}",
+                          "Connection: close") + body
+        before = self.serve.resident_bytes()
+        sockets = []
+        try:
+            for _ in range(60):
+                sockets.append(self.serve.raw_socket())
+                sockets[-1].sendall(whole)
+            answers = [read_all(sock) for sock in sockets]
+        finally:
+            for sock in sockets:
+                sock.close()
+        statuses = [status_line(answer) for answer in answers]
+        self.assertEqual(set(statuses), {200, 503})
+        self.assertIn(b"Retry-After", answers[statuses.index(503)])
+        self.assertGreaterEqual(statuses.count(200), 8)
+        self.assertLess(self.serve.resident_bytes() - before, 1 << 30)
+        self.assertEqual(len(self.serve.post("/v1/recommendations/batch", [{}] * 10).json()), 10)
+
     def test_a_client_that_never_reads_its_answers(self):
         body = json.dumps({"limit": 200, "timeout_ms": TIMEOUT_MS}).encode()
         one = self.head(RECOMMEND, f"Content-Length: {len(body)}") + body

@@ -1,7 +1,7 @@
+#include "base/alloc.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include "base/alloc.h"
 #include <string.h>
 
 #include "base/parse.h"

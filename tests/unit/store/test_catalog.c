@@ -435,7 +435,7 @@ static void catalog_read_damaged_row_is_refused(void **state)
     sqlite3 *db = NULL;
     assert_int_equal(sqlite3_open(copy_path, &db), SQLITE_OK);
     assert_int_equal(sqlite3_exec(db,
-                                  "UPDATE items SET brand=CAST(x'ff' AS TEXT) WHERE row=0;"
+                                  "UPDATE items SET currency=CAST(x'ff' AS TEXT) WHERE row=0;"
                                   "DELETE FROM items WHERE row=1",
                                   NULL, NULL, NULL),
                      SQLITE_OK);
