@@ -395,6 +395,11 @@ static const char *keep(struct recommend_job *job, const char *text, bool *faile
     return copy;
 }
 
+/* Fields that are in the database only, not in memory as columns. */
+enum {
+    STORED_FIELDS = FIELD_TITLE | FIELD_CURRENCY | FIELD_IMAGE_URL | FIELD_URL | FIELD_ATTRIBUTES
+};
+
 /* Reads one item's metadata into the answer, of what the request wants. */
 static bool describe_item(struct recommender *r, struct recommend_job *job,
                           struct recommend_item *item)
@@ -406,7 +411,9 @@ static bool describe_item(struct recommender *r, struct recommend_job *job,
     if (fields == 0) {
         return true;
     }
-    if (catalog_read(r->reader, item->row, &row, NULL) != STATUS_OK) {
+    if ((fields & STORED_FIELDS) == 0) {
+        catalog_read_columns(r->reader, item->row, &row);
+    } else if (catalog_read(r->reader, item->row, &row, NULL) != STATUS_OK) {
         return false;
     }
     bool failed = false;
@@ -445,6 +452,9 @@ static void stage_describe(struct recommender *r, struct recommend_job *job, siz
     if (answer->items == NULL) {
         job->status = error_set(&job->error, STATUS_NOMEM, "memory of one answer");
         return;
+    }
+    for (size_t i = 0; i < n_shown; i++) {
+        catalog_prefetch(r->reader, r->candidates[i].row);
     }
     for (size_t i = 0; i < n_shown; i++) {
         const struct candidate *candidate = &r->candidates[i];

@@ -85,4 +85,11 @@ void catalog_reader_close(struct catalog_reader *reader);
 enum status catalog_read(struct catalog_reader *reader, uint32_t row, struct item_metadata *out,
                          struct error *err) STATUS_CHECKED;
 
+/* The part of it that is in memory (category, brand, price, stock, created_at); the other texts are
+ * NULL. row < catalog_size. */
+void catalog_read_columns(const struct catalog_reader *reader, uint32_t row,
+                          struct item_metadata *out);
+/* Asks the processor for the columns and the id of a row that is about to be read. */
+void catalog_prefetch(const struct catalog_reader *reader, uint32_t row);
+
 #endif

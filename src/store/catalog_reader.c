@@ -97,8 +97,8 @@ static double number_in_memory(const struct catalog_column *column, uint32_t row
     return column != NULL ? column->numbers[row] : (double)NAN;
 }
 
-static enum status read_row(const struct catalog_reader *reader, uint32_t row,
-                            struct item_metadata *out, struct error *err)
+static enum status read_row(const struct catalog_reader *reader, struct item_metadata *out,
+                            struct error *err)
 {
     const char **const texts[] = {&out->title, &out->currency, &out->image_url, &out->url,
                                   &out->attributes_json};
@@ -109,12 +109,38 @@ static enum status read_row(const struct catalog_reader *reader, uint32_t row,
     }
     if (out->title == NULL)
         return catalog_damaged(catalog_path(reader->catalog), err, "an item has no title");
-    out->category = text_in_memory(reader->category, row);
-    out->brand = text_in_memory(reader->brand, row);
-    out->price = number_in_memory(reader->price, row);
-    out->stock = number_in_memory(reader->stock, row);
-    out->created_at_ms = number_in_memory(reader->created_at, row);
     return STATUS_OK;
+}
+
+void catalog_read_columns(const struct catalog_reader *reader, uint32_t row,
+                          struct item_metadata *out)
+{
+    *out = (struct item_metadata){
+        .category = text_in_memory(reader->category, row),
+        .brand = text_in_memory(reader->brand, row),
+        .price = number_in_memory(reader->price, row),
+        .stock = number_in_memory(reader->stock, row),
+        .created_at_ms = number_in_memory(reader->created_at, row),
+    };
+}
+
+static void prefetch_column(const struct catalog_column *column, uint32_t row)
+{
+    if (column != NULL) {
+        const void *cell = column->numbers != NULL ? (const void *)&column->numbers[row]
+                                                   : (const void *)&column->codes[row];
+        __builtin_prefetch(cell);
+    }
+}
+
+void catalog_prefetch(const struct catalog_reader *reader, uint32_t row)
+{
+    prefetch_column(reader->category, row);
+    prefetch_column(reader->brand, row);
+    prefetch_column(reader->price, row);
+    prefetch_column(reader->stock, row);
+    prefetch_column(reader->created_at, row);
+    __builtin_prefetch(catalog_id(reader->catalog, row, NULL));
 }
 
 enum status catalog_read(struct catalog_reader *reader, uint32_t row, struct item_metadata *out,
@@ -131,7 +157,8 @@ enum status catalog_read(struct catalog_reader *reader, uint32_t row, struct ite
     if (code == SQLITE_DONE)
         return error_set(err, STATUS_NOT_FOUND, "%.120s: row %u is missing", path, (unsigned)row);
     struct item_metadata read;
-    enum status status = code == SQLITE_ROW ? read_row(reader, row, &read, err)
+    catalog_read_columns(reader, row, &read);
+    enum status status = code == SQLITE_ROW ? read_row(reader, &read, err)
                                             : catalog_db_error(reader->db, code, path, err);
     if (status == STATUS_OK)
         *out = read;

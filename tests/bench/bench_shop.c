@@ -11,7 +11,7 @@
 #include "embeddings/user_model.h"
 
 static const int64_t BASE_TIME_MS = INT64_C(1764000000000);
-static const float NOISE = 0.9F;      /* length of the noise relative to the cluster's centre */
+static const float NOISE = 1.1F;      /* length of the noise relative to the cluster's centre */
 static const double SPECTRUM = -0.25; /* component d has a standard deviation of (d + 1)^SPECTRUM */
 enum { N_HISTORIES = 1000, CATEGORY_COUNT = 60, CLUSTERS_PER_USER = 3 };
 

@@ -6,6 +6,7 @@ waiting is for a condition, with a generous limit: sanitizer builds are ten time
 
 import contextlib
 import csv
+import ctypes
 import fcntl
 import http.client
 import json
@@ -30,6 +31,7 @@ SHARED_DATA = os.environ.get("AISLE_SHARED_DATA", "")
 WORK = os.environ.get("AISLE_E2E_DIR") or os.path.join(tempfile.gettempdir(), "aisle-e2e")
 WAIT_S = 300 if SLOW else 60  # until a condition must hold
 COMMAND_S = 1200 if SLOW else 240  # until a command must have ended
+MEMORY_FACTOR = 6 if SLOW else 1  # shadow memory, quarantine
 TIMEOUT_MS = 10000  # of requests where lateness is not the subject
 TOKEN = "e2e-token"
 SKIPPED = 77
@@ -190,6 +192,20 @@ def temporary_folder():
         shutil.rmtree(folder, ignore_errors=True)
 
 
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent(then=None):
+    """For a child, before it becomes the program: it ends when the test is killed."""
+    libc = ctypes.CDLL(None)
+
+    def prepare():
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if then:
+            then()
+    return prepare
+
+
 # ---- the service ----
 
 class Answer:
@@ -232,7 +248,7 @@ class Serve:
         self.process = subprocess.Popen(
             command, env=environment({**(env or {}), **({"AISLE_TOKEN": token} if token else {})}),
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=self._err,
-            preexec_fn=preexec_fn)
+            preexec_fn=die_with_parent(preexec_fn))
         self._lines = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -415,7 +431,8 @@ class Redis:
         if self.password:
             command += ["--requirepass", self.password]
         self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                        preexec_fn=die_with_parent())
 
         def answers():
             if self.process.poll() is not None:

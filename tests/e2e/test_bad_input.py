@@ -2,13 +2,11 @@
 the service goes on, in bounded memory."""
 
 import json
-import os
 import resource
 import socket
 import struct
 import threading
 import time
-import unittest
 
 import harness
 from harness import TIMEOUT_MS, TOKEN, read_all, status_line
@@ -39,8 +37,7 @@ class BadInput(harness.TestCase):
             if cls.serve.get("/healthz").status != 200:
                 raise AssertionError("not healthy after all this")
             grown = cls.serve.resident_bytes() - cls.memory
-            # The sanitizers keep freed memory in quarantine.
-            if grown > (1024 if harness.SLOW else 192) << 20:
+            if grown > harness.MEMORY_FACTOR * (256 << 20):
                 raise AssertionError(f"{grown >> 20} MiB more than at the beginning")
             cls.serve.stop()
         finally:
@@ -169,7 +166,8 @@ class BadInput(harness.TestCase):
             answer = self.post({"filter": {"field": "price", "gt": i / 7}, "limit": 1,
                                 "timeout_ms": TIMEOUT_MS, "fields": []})
             self.assertEqual(answer.status, 200, answer)
-        self.assertLess(self.serve.resident_bytes() - before, 128 << 20)
+        self.assertLess(self.serve.resident_bytes() - before,
+                        harness.MEMORY_FACTOR * (128 << 20))
 
     # ---- sizes ----
 
@@ -296,7 +294,7 @@ class BadInput(harness.TestCase):
         self.assertEqual(set(statuses), {200, 503})
         self.assertIn(b"Retry-After", answers[statuses.index(503)])
         self.assertGreaterEqual(statuses.count(200), 8)
-        self.assertLess(self.serve.resident_bytes() - before, 1 << 30)
+        self.assertLess(self.serve.resident_bytes() - before, harness.MEMORY_FACTOR << 30)
         self.assertEqual(len(self.serve.post("/v1/recommendations/batch", [{}] * 10).json()), 10)
 
     def test_a_client_that_never_reads_its_answers(self):
@@ -316,7 +314,8 @@ class BadInput(harness.TestCase):
                     pass
             self.assertEqual(self.serve.get("/healthz").status, 200)
             self.serve.recommend()
-            self.assertLess(self.serve.resident_bytes() - before, 256 << 20)
+            self.assertLess(self.serve.resident_bytes() - before,
+                            harness.MEMORY_FACTOR * (256 << 20))
         finally:
             for sock in sockets:
                 sock.close()

@@ -11,7 +11,6 @@ import shutil
 import signal
 import struct
 import subprocess
-import unittest
 
 import harness
 from harness import aisle_done, run_aisle

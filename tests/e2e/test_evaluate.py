@@ -4,7 +4,6 @@ import csv
 import json
 import math
 import os
-import unittest
 
 import harness
 from harness import aisle_done, run_aisle

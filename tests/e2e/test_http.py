@@ -7,7 +7,6 @@ import re
 import sqlite3
 import threading
 import time
-import unittest
 
 import harness
 import prometheus

@@ -5,7 +5,6 @@ import os
 import re
 import threading
 import time
-import unittest
 
 import harness
 from harness import TIMEOUT_MS
