@@ -280,7 +280,8 @@ static bool has_token(const struct exchange *exchange, const char *token)
 static bool is_allowed(const struct exchange *exchange)
 {
     const struct server *server = exchange->worker->server;
-    if (server->token == NULL || (exchange->route->flags & ROUTE_HEALTH) != 0) {
+    /* The page itself holds nothing of the shop, and is where a person types the token. */
+    if (server->token == NULL || (exchange->route->flags & (ROUTE_HEALTH | ROUTE_PAGE)) != 0) {
         return true;
     }
     bool needs_token = !server->is_loopback || (exchange->route->flags & ROUTE_TOKEN) != 0;
@@ -360,7 +361,8 @@ void exchange_begin(struct evhttp_request *http, void *context)
     if (match.route != NULL) {
         dispatch(exchange, &match);
     } else if (match.allowed == 0) {
-        reply_problem(exchange, 404, NULL, "there is nothing at this path");
+        reply_problem(exchange, 404, NULL,
+                      "there is nothing at this path; /openapi.json lists what there is");
     } else if (method == METHOD_OPTIONS) {
         reply_header(exchange, "Allow", allowed);
         reply_send(exchange, &(struct reply){.http_status = 204});

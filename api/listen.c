@@ -52,7 +52,9 @@ static enum status parse_address(const char *text, union any_address *out, struc
     size_t len = end != NULL && end > begin ? (size_t)(end - begin) : 0;
     if (colon == NULL || len == 0 || len >= sizeof(host) ||
         !parse_int64(colon + 1, strlen(colon + 1), &port) || port < 0 || port > UINT16_MAX) {
-        return error_set(err, STATUS_INVALID, "listen address \"%s\" is not ADDR:PORT", text);
+        return error_set(err, STATUS_INVALID,
+                         "listen address \"%s\" is not ADDR:PORT, for example 127.0.0.1:8080",
+                         text);
     }
     memcpy(host, begin, len);
     host[len] = '\0';
@@ -62,8 +64,8 @@ static enum status parse_address(const char *text, union any_address *out, struc
     } else if (inet_pton(AF_INET6, address, &out->v6.sin6_addr) == 1) {
         out->any.sa_family = AF_INET6;
     } else {
-        return error_set(err, STATUS_INVALID, "listen address \"%s\" has no numeric IP address",
-                         text);
+        return error_set(err, STATUS_INVALID,
+                         "listen address \"%s\" needs a numeric IP address or localhost", text);
     }
     set_port(out, (uint16_t)port);
     return STATUS_OK;
@@ -87,6 +89,20 @@ enum status listen_is_loopback(const char *address, bool *out, struct error *err
     return status;
 }
 
+/* What people meet most, in words that say what to do. */
+static enum status bind_fault(struct error *err)
+{
+    if (errno == EADDRINUSE) {
+        return error_set(err, STATUS_IO,
+                         "another program listens on this port; choose another one, or port 0 for "
+                         "any that is free");
+    }
+    if (errno == EADDRNOTAVAIL) {
+        return error_set(err, STATUS_IO, "this machine has no such address");
+    }
+    return error_set_errno(err, "listening");
+}
+
 static enum status bind_one(const union any_address *address, bool shared, int *out,
                             struct error *err)
 {
@@ -100,7 +116,7 @@ static enum status bind_one(const union any_address *address, bool shared, int *
     if ((shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on)) != 0) ||
         bind(fd, &address->any, address_len(address)) != 0 ||
         (shared && listen(fd, SOMAXCONN) != 0)) {
-        enum status status = error_set_errno(err, "listening");
+        enum status status = bind_fault(err);
         (void)close(fd);
         return status;
     }

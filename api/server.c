@@ -125,7 +125,8 @@ enum status server_start(const struct server_config *config, struct server **out
         return status;
     }
     LOG_INFO("listening", LOG_S("url", server->url), LOG_I("workers", server->n_workers),
-             LOG_S("release", config->engine->manifest.version));
+             LOG_S("release", config->engine->manifest.version),
+             LOG_S("history", history_kind(server->workers[0]->history)));
     *out = server;
     return STATUS_OK;
 }

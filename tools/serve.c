@@ -92,13 +92,44 @@ struct parts {
     struct server *server;
 };
 
+/* The mistakes of a first start, told apart. */
+static enum status find_release(const struct serve_options *options, char dir[PATH_BYTES_MAX],
+                                struct error *err)
+{
+    char manifest[PATH_BYTES_MAX];
+    if (!file_exists(options->releases)) {
+        return error_set(err, STATUS_NOT_FOUND,
+                         "--releases: there is no folder %s; `aisle build` makes one",
+                         options->releases);
+    }
+    enum status status = path_join(manifest, options->releases, "manifest.json", err);
+    if (status == STATUS_OK && file_exists(manifest)) {
+        return error_set(err, STATUS_INVALID,
+                         "--releases: %s is one release; name the folder that `aisle build "
+                         "--releases` was given",
+                         options->releases);
+    }
+    if (status == STATUS_OK) {
+        status = channel_resolve(options->releases, options->channel, dir, err);
+        if (status == STATUS_NOT_FOUND) {
+            error_prefix(err, "%s: `aisle build --channel %s` has published nothing yet: ",
+                         options->releases, options->channel);
+        }
+    }
+    return status;
+}
+
 static enum status open_release(const struct serve_options *options, struct parts *parts,
                                 struct error *err)
 {
     char dir[PATH_BYTES_MAX];
-    enum status status = channel_resolve(options->releases, options->channel, dir, err);
+    enum status status = find_release(options, dir, err);
     if (status != STATUS_OK) {
         return status;
+    }
+    if (options->profiles != NULL && !file_exists(options->profiles)) {
+        return error_set(err, STATUS_NOT_FOUND, "--profiles: there is no folder %s",
+                         options->profiles);
     }
     struct engine_config config = {.release_dir = dir};
     status = engine_open(&config, &parts->engine, err);
@@ -123,7 +154,8 @@ static enum status open_history(const struct serve_options *options, struct part
     history_config_default(&config);
     if (!parse_duration_ms(options->history_ttl, strlen(options->history_ttl), &ttl_ms) ||
         ttl_ms < 0) {
-        return error_set(err, STATUS_INVALID, "--history-ttl %s is no duration",
+        return error_set(err, STATUS_INVALID,
+                         "--history-ttl: %s is no duration, for example 30m, 720h or 0",
                          options->history_ttl);
     }
     config.ttl_s = ttl_ms / MS_PER_S;
@@ -134,7 +166,11 @@ static enum status open_history(const struct serve_options *options, struct part
         (void)snprintf(address, sizeof address, "sqlite:%s/history.db", options->releases);
         config.address = address;
     }
-    return history_store_open(&config, &parts->history, err);
+    enum status status = history_store_open(&config, &parts->history, err);
+    if (status != STATUS_OK) {
+        error_prefix(err, "--history: ");
+    }
+    return status;
 }
 
 static enum status start(const struct serve_options *options, struct parts *parts,
@@ -195,6 +231,10 @@ static int serve(const struct serve_options *options)
     if (start(options, &parts, &err) != STATUS_OK) {
         stop(&parts);
         return command_failed(TABLE.command, &err);
+    }
+    if (options->demo) {
+        LOG_INFO("open the demonstration shop in a browser",
+                 LOG_S("url", server_url(parts.server)));
     }
     (void)printf("ready %s\n", server_url(parts.server));
     (void)fflush(stdout);

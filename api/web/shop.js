@@ -127,12 +127,12 @@ const SHAPES = {
   post: [["main", "M68 34h24v64H68Z"], ["light", "M68 48h24v3H68ZM68 60h24v3H68ZM68 72h24v3H68ZM68 84h24v3H68Z"], ["dark", "M50 24h60v11H50ZM40 96h80v8H40Z"]],
   ball: [["main", dot(80, 70, 34)], ["light", "M48 60q32 14 64 0v8q-32 14-64 0Z"]],
 };
-/* The first word found in the category's last level, else in the title, decides. */
-const KINDS = [["floor lamp", "floorlamp"], ["lamp shade", "shade"], ["table lamp", "lamp"], ["lantern", "lantern"], ["bulbs", "bulb", "light bulbs"],
+/* The first row of which a word is in the category's last level, else in the title, decides. */
+const KINDS = [["floor lamp", "floorlamp"], ["lamp shade", "shade"], ["table lamp", "lamp"], ["lantern", "lantern"], ["light bulb", "bulb"],
   ["plug", "plug"], ["candle", "candle"], ["cushion|pillow", "cushion"], ["throw|scarves|rain cover", "fabric"], ["rug|yoga mat|sleeping|roller", "roll"],
   ["vase", "vase"], ["frame", "frame"], ["clock", "clock"], ["frying", "pan"], ["casserole|cook set|stove|lids", "pot"], ["spatula|brush", "utensil"],
-  ["kni", "knife"], ["board|trivet|desk mat", "board"], ["plate", "plate"], ["bowl", "bowl"], ["mug", "mug"], ["teapot|coffee maker|grinder", "teapot"],
-  ["planter", "planter"], ["seed|compost|treat|cards", "sack"], ["watering", "can"], ["hand tool", "tool"], ["glove", "glove"], ["chair", "chair"],
+  ["knife|knives", "knife"], ["chopping|trivet|desk mat", "board"], ["plate", "plate"], ["bowl", "bowl"], ["mug", "mug"], ["teapot|coffee maker|grinder", "teapot"],
+  ["planter", "planter"], ["seed|compost|treat", "sack"], ["watering", "can"], ["hand tool", "tool"], ["glove", "glove"], ["chair", "chair"],
   ["table|monitor", "table"], ["parasol", "parasol"], ["tent", "tent"], ["torch", "torch"], ["rucksack|pen case", "rucksack"], ["poles", "poles"],
   ["block", "bricks"], ["strap|band|belt|collar|tags|holder", "band"], ["dumbbell", "dumbbell"], ["shoe", "shoe"], ["sock", "sock"],
   ["t-shirt|jumper", "tee"], ["shirt|jacket", "jacket"], ["trouser", "trousers"], ["hats", "hat"], ["card game|dice", "cards"], ["train|vehicle", "car"],
@@ -158,7 +158,7 @@ function mix(hex, other, share) {
 }
 function shapeOf(item) {
   const levels = (item.category || "").toLowerCase().split(" > ");
-  const kind = (text) => text && KINDS.find(([words]) => words.split("|").some((word) => text.includes(word)));
+  const kind = (text) => text && KINDS.find(([words]) => new RegExp(`\\b(${words})`).test(text));
   return SHAPES[PETS[levels.slice(-2).join(" > ")] || (kind(levels.at(-1)) || kind((item.title || "").toLowerCase()) || [0, "block"])[1]];
 }
 const HUES = ["#c9863f", "#7f9c56", "#5a86a8", "#a8688c", "#8a77b8", "#4f9a94"];
@@ -221,17 +221,20 @@ async function fill(shelf, request) {
   return answer;
 }
 
+const idsOn = (shelf) => [...$(shelf).querySelectorAll("a")].map((link) => decodeURIComponent(link.hash.slice(2)));
+
 async function refresh() {
   const before = new Set([...$("for-you").querySelectorAll("a")].map((link) => link.hash));
   const request = remembers ? { user_id: visitor } : { items: [...new Set(trail.map((event) => event.item_id))].slice(0, 20) };
-  const answer = await fill("for-you", { scenario: "for_you", exclude_seen: "viewed", ...request });
+  const exclude = $("product").hidden ? [] : idsOn("related"); // no product twice under one another
+  const answer = await fill("for-you", { scenario: "for_you", exclude_seen: "viewed", exclude, ...request });
   if (!answer) return;
   const links = [...$("for-you").querySelectorAll("a")];
   const fresh = before.size ? links.filter((link) => !before.has(link.hash)) : [];
   for (const link of fresh) link.parentElement.classList.add("fresh");
   const personal = answer.items.some((item) => item.sources.includes("vector"));
   const follows = trail.length ? `Now follows “${titleOf(trail[0].item_id)}”` : "From what you looked at, newest first";
-  $("for-you-note").textContent = personal ? follows + (fresh.length ? `: ${fresh.length} of ${links.length} are new.` : ".")
+  $("for-you-note").textContent = personal ? follows + (fresh.length ? `: ${fresh.length} of ${links.length} new on this shelf.` : ".")
     : "Nothing is known of you yet, so these are what everybody likes. Open one and this shelf follows.";
   const ms = answer.timing.split(",").reduce((sum, part) => sum + (Number(part.split("dur=")[1]) || 0), 0);
   facts($("answer"), { "Request id": answer.request_id, Release: answer.release, "Time in the service": ms ? ms.toFixed(2) + " ms" : undefined,
@@ -252,7 +255,7 @@ async function history() {
     entry.append(make("span", "", verbs[event.type] || event.type), titleOf(event.item_id));
     return entry;
   }));
-  if (!events.length) $("history").append(make("li", "", "Nothing yet."));
+  if (!events.length) $("history").append(make("li", "none", "Nothing yet."));
 }
 
 async function record(type) {
@@ -283,7 +286,8 @@ async function open(id) {
   $("product").hidden = false;
   $("product-title").focus({ preventScroll: true });
   scrollTo(0, 0);
-  await Promise.all([record("view"), fill("related", { scenario: "related", items: [id], limit: SHELF / 2, user_id: remembers ? visitor : undefined })]);
+  await fill("related", { scenario: "related", items: [id], limit: SHELF / 2, user_id: remembers ? visitor : undefined });
+  if (shown === item) await record("view");
 }
 function close() {
   if ($("product").hidden) return;
@@ -298,7 +302,6 @@ function route() {
 function home() { window.history.pushState(null, "", location.pathname); route(); }
 
 addEventListener("hashchange", route);
-addEventListener("popstate", route);
 $("cart").addEventListener("click", () => attempt(async () => { await record("cart"); $("cart").textContent = "In your basket"; }));
 $("buy").addEventListener("click", () => attempt(async () => { await record("purchase"); home(); }));
 $("close").addEventListener("click", home);
@@ -319,8 +322,8 @@ $("token-form").addEventListener("submit", (event) => {
 async function start() {
   $("visitor").textContent = visitor;
   $("for-you").replaceChildren();
-  await fill("popular", { scenario: "popular" });
   await history();
   await refresh();
+  await fill("popular", { scenario: "popular", exclude: idsOn("for-you") });
 }
 attempt(async () => { await start(); route(); });

@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <sqlite3.h>
+#include <string.h>
 
 #include "base/alloc.h"
 #include "base/idmap.h"
@@ -46,10 +47,8 @@ enum status catalog_reader_open(const struct catalog *catalog, struct catalog_re
     if (status == STATUS_OK) {
         int code = sqlite3_exec(reader->db, "BEGIN", NULL, NULL, NULL);
         if (code == SQLITE_OK)
-            code = sqlite3_prepare_v3(reader->db,
-                                      "SELECT title, currency, image_url, url, attributes "
-                                      "FROM items WHERE row = ?1",
-                                      -1, SQLITE_PREPARE_PERSISTENT, &reader->select, NULL);
+            code = sqlite3_prepare_v3(reader->db, "SELECT texts FROM items WHERE row = ?1", -1,
+                                      SQLITE_PREPARE_PERSISTENT, &reader->select, NULL);
         if (code != SQLITE_OK)
             status = catalog_db_error(reader->db, code, catalog_path(catalog), err);
     }
@@ -70,22 +69,6 @@ void catalog_reader_close(struct catalog_reader *reader)
     mem_free(reader);
 }
 
-static enum status read_text(const struct catalog_reader *reader, int column, const char **out,
-                             struct error *err)
-{
-    *out = NULL;
-    if (sqlite3_column_type(reader->select, column) == SQLITE_NULL)
-        return STATUS_OK;
-    const char *text = (const char *)sqlite3_column_text(reader->select, column);
-    int len = sqlite3_column_bytes(reader->select, column);
-    if (text == NULL)
-        return error_set(err, STATUS_NOMEM, "no memory to read an item");
-    if (!utf8_valid(text, (size_t)len))
-        return catalog_damaged(catalog_path(reader->catalog), err, "a text is not valid UTF-8");
-    *out = text;
-    return STATUS_OK;
-}
-
 static const char *text_in_memory(const struct catalog_column *column, uint32_t row)
 {
     bool known = column != NULL && column->codes[row] != 0;
@@ -97,18 +80,25 @@ static double number_in_memory(const struct catalog_column *column, uint32_t row
     return column != NULL ? column->numbers[row] : (double)NAN;
 }
 
+/* The cell's texts, each ended by a NUL, in the order of data/schema/items.sql. */
 static enum status read_row(const struct catalog_reader *reader, struct item_metadata *out,
                             struct error *err)
 {
     const char **const texts[] = {&out->title, &out->currency, &out->image_url, &out->url,
                                   &out->attributes_json};
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
-        enum status status = read_text(reader, (int)i, texts[i], err);
-        if (status != STATUS_OK)
-            return status;
+    enum { N_TEXTS = sizeof(texts) / sizeof(texts[0]) };
+    const char *text = sqlite3_column_blob(reader->select, 0);
+    const char *end = text != NULL ? text + sqlite3_column_bytes(reader->select, 0) : NULL;
+    size_t n = 0;
+    for (; n < N_TEXTS && text < end; n++) {
+        const char *nul = memchr(text, '\0', (size_t)(end - text));
+        if (nul == NULL || !utf8_valid(text, (size_t)(nul - text)))
+            break;
+        *texts[n] = nul > text ? text : NULL;
+        text = nul + 1;
     }
-    if (out->title == NULL)
-        return catalog_damaged(catalog_path(reader->catalog), err, "an item has no title");
+    if (n != N_TEXTS || text != end || out->title == NULL)
+        return catalog_damaged(catalog_path(reader->catalog), err, "an item's texts are damaged");
     return STATUS_OK;
 }
 

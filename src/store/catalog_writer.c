@@ -30,16 +30,7 @@ static_assert(sizeof(double) == 8, "columns hold float64");
 
 static const char CREATE_SQL[] = "CREATE TABLE items (\n"
                                  "    row INTEGER PRIMARY KEY,\n"
-                                 "    title TEXT NOT NULL,\n"
-                                 "    category TEXT,\n"
-                                 "    brand TEXT,\n"
-                                 "    currency TEXT,\n"
-                                 "    image_url TEXT,\n"
-                                 "    url TEXT,\n"
-                                 "    price REAL,\n"
-                                 "    stock REAL,\n"
-                                 "    created_at REAL,\n"
-                                 "    attributes TEXT\n"
+                                 "    texts BLOB NOT NULL\n"
                                  ");\n"
                                  "CREATE TABLE columns (\n"
                                  "    position INTEGER PRIMARY KEY,\n"
@@ -52,7 +43,7 @@ static const char CREATE_SQL[] = "CREATE TABLE items (\n"
 enum {
     ROWS_MIN = 1024,
     COLUMNS_MIN = 32,
-    ATTRIBUTES_JSON_MAX_BYTES = 32 << 20,
+    TEXTS_MAX_BYTES = 32 << 20,
     /* SQLite's limit for a row is 10^9; the rest is for the other cells of the row. */
     BLOB_MAX_BYTES = 999000000,
 };
@@ -77,7 +68,7 @@ struct catalog_writer {
     struct gathered *columns;
     size_t n_columns;
     size_t columns_cap;
-    struct buf json;
+    struct buf texts;   /* of the item being added */
     enum status broken; /* not OK: an add failed half way, so nothing can follow */
 };
 
@@ -297,15 +288,13 @@ static enum status check_item(const struct item *item, double popularity, struct
     return check_attributes(item, err);
 }
 
-/* writer->json gets the object; empty when there are no attributes. */
-static enum status write_attributes(struct catalog_writer *writer, const struct item *item,
-                                    struct error *err)
+/* The object behind what writer->texts holds; nothing when there are no attributes. */
+static void write_attributes(struct catalog_writer *writer, const struct item *item)
 {
-    buf_reset(&writer->json);
     if (item->n_attributes == 0)
-        return STATUS_OK;
+        return;
     struct json_writer json;
-    json_writer_init(&json, &writer->json);
+    json_writer_init(&json, &writer->texts);
     json_begin_object(&json, NULL);
     for (size_t i = 0; i < item->n_attributes; i++) {
         const struct item_attribute *attribute = &item->attributes[i];
@@ -317,9 +306,24 @@ static enum status write_attributes(struct catalog_writer *writer, const struct 
             json_string(&json, attribute->name, attribute->text);
     }
     json_end_object(&json);
-    if (writer->json.status != STATUS_OK)
-        return error_set(err, writer->json.status, "attributes: %s",
-                         status_text(writer->json.status));
+}
+
+/* writer->texts gets the cell of one item, as data/schema/items.sql describes it. */
+static enum status write_texts(struct catalog_writer *writer, const struct item *item,
+                               struct error *err)
+{
+    const char *const texts[] = {item->title, item->currency, item->image_url, item->url};
+    buf_reset(&writer->texts);
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        if (texts[i] != NULL)
+            buf_append_text(&writer->texts, texts[i]);
+        buf_append_char(&writer->texts, '\0');
+    }
+    write_attributes(writer, item);
+    buf_append_char(&writer->texts, '\0');
+    if (writer->texts.status != STATUS_OK)
+        return error_set(err, writer->texts.status, "texts of an item: %s",
+                         status_text(writer->texts.status));
     return STATUS_OK;
 }
 
@@ -339,22 +343,12 @@ static enum status run(const struct catalog_writer *writer, sqlite3_stmt *statem
     return status;
 }
 
-static enum status insert_row(struct catalog_writer *writer, size_t row, const struct item *item,
-                              struct error *err)
+static enum status insert_row(struct catalog_writer *writer, size_t row, struct error *err)
 {
-    const char *const texts[] = {item->title,    item->category,  item->brand,
-                                 item->currency, item->image_url, item->url};
-    const double numbers[] = {item->price, item->stock, item->created_at_ms};
-    int index = 1;
-    int code = sqlite3_bind_int64(writer->insert, index++, (sqlite3_int64)row);
-    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]) && code == SQLITE_OK; i++)
-        code = bind_text(writer->insert, index++, texts[i]);
-    /* SQLite stores a NaN as NULL. */
-    for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]) && code == SQLITE_OK; i++)
-        code = sqlite3_bind_double(writer->insert, index++, numbers[i]);
+    int code = sqlite3_bind_int64(writer->insert, 1, (sqlite3_int64)row);
     if (code == SQLITE_OK)
-        code = bind_text(writer->insert, index++,
-                         writer->json.len > 0 ? buf_text(&writer->json) : NULL);
+        code = sqlite3_bind_blob64(writer->insert, 2, writer->texts.data, writer->texts.len,
+                                   SQLITE_STATIC);
     if (code != SQLITE_OK)
         return db_error(writer, code, err);
     return run(writer, writer->insert, err);
@@ -373,9 +367,9 @@ enum status catalog_writer_add(struct catalog_writer *writer, const struct item 
         return error_set_field(err, STATUS_EXISTS, "id", "id: \"%.128s\" is there already",
                                item->id);
     size_t row = idmap_size(writer->ids);
-    status = write_attributes(writer, item, err);
+    status = write_texts(writer, item, err);
     if (status == STATUS_OK)
-        status = insert_row(writer, row, item, err);
+        status = insert_row(writer, row, err);
     if (status == STATUS_OK)
         status = put_columns(writer, row, item, popularity, err);
     if (status == STATUS_OK) {
@@ -519,7 +513,7 @@ static void free_memory(struct catalog_writer *writer)
     mem_free(writer->columns);
     idmap_close(writer->ids);
     idmap_close(writer->attribute_names);
-    buf_free(&writer->json);
+    buf_free(&writer->texts);
     writer->columns = NULL;
     writer->n_columns = 0;
     writer->ids = NULL;
@@ -606,10 +600,8 @@ static enum status open_db(struct catalog_writer *writer, struct error *err)
         status = catalog_db_exec(writer->db, CREATE_SQL, writer->path, err);
     if (status != STATUS_OK)
         return status;
-    code = sqlite3_prepare_v2(writer->db,
-                              "INSERT INTO items VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, "
-                              "?11)",
-                              -1, &writer->insert, NULL);
+    code = sqlite3_prepare_v2(writer->db, "INSERT INTO items VALUES (?1, ?2)", -1, &writer->insert,
+                              NULL);
     return code == SQLITE_OK ? STATUS_OK : db_error(writer, code, err);
 }
 
@@ -632,7 +624,7 @@ enum status catalog_writer_open(const char *path, struct catalog_writer **out, s
     struct catalog_writer *writer = mem_calloc(1, sizeof(*writer));
     if (writer == NULL)
         return fail_nomem(err);
-    buf_init(&writer->json, ATTRIBUTES_JSON_MAX_BYTES);
+    buf_init(&writer->texts, TEXTS_MAX_BYTES);
     writer->path = mem_strdup(path);
     if (writer->path == NULL) {
         mem_free(writer);

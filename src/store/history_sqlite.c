@@ -480,7 +480,7 @@ enum status history_sqlite_store_open(const struct history_config *config,
         *out = &store->base;
         return STATUS_OK;
     }
-    error_prefix(err, "history %s", path);
+    error_prefix(err, "history %s: ", path);
     sqlite3_close(db);
     mem_free(store->path);
     mem_free(store);

@@ -483,14 +483,17 @@ static void server_start_beyond_loopback_without_token_is_refused(void **state)
     assert_null(server);
 }
 
-static void beyond_loopback_everything_but_health_needs_the_token(void **state)
+static void beyond_loopback_all_but_health_and_the_page_needs_the_token(void **state)
 {
     struct server_config config;
     (void)state;
     config_fill(&config);
     config.token = "secret";
     config.listen = "0.0.0.0:0";
+    config.demo = true;
     start(&config);
+    expect("GET /", "", NULL, 200, NULL); /* a page without data, which asks for the token */
+    expect("GET /shop.js", "", NULL, 200, NULL);
     expect(POST, "", "{}", 401, NULL);
     expect("GET /metrics", "", NULL, 401, NULL);
     expect("GET /healthz", "", NULL, 200, NULL);
@@ -598,7 +601,7 @@ int main(void)
         WITH_SERVER(clients_that_hang_up_leave_the_server_well),
         cmocka_unit_test(token_guards_writing_on_loopback),
         cmocka_unit_test(server_start_beyond_loopback_without_token_is_refused),
-        cmocka_unit_test(beyond_loopback_everything_but_health_needs_the_token),
+        cmocka_unit_test(beyond_loopback_all_but_health_and_the_page_needs_the_token),
         cmocka_unit_test(connections_over_the_limit_are_closed_and_come_back),
         cmocka_unit_test(server_stop_finishes_what_is_under_way),
         cmocka_unit_test(server_start_out_of_memory_is_an_error_until_it_fits),
