@@ -94,7 +94,7 @@ static enum status bind_fault(struct error *err)
 {
     if (errno == EADDRINUSE) {
         return error_set(err, STATUS_IO,
-                         "another program listens on this port; choose another one, or port 0 for "
+                         "the port is in use by another program; choose another one, or port 0 for "
                          "any that is free");
     }
     if (errno == EADDRNOTAVAIL) {
