@@ -25,7 +25,7 @@
  * use: lengths against the number of ids, codes against the dictionary, texts and numbers. */
 
 enum {
-    READER_CACHE_KIB = 8192,
+    READER_CACHE_KIB = 2048,
     COLUMN_NAME_MAX_BYTES = sizeof(CATALOG_ATTRIBUTE_PREFIX) + ID_BYTES_MAX,
     URI_MAX_BYTES = 3 * PATH_BYTES_MAX + 64,
 };
