@@ -85,8 +85,9 @@ void route_user_history(struct exchange *exchange)
 {
     struct error err = {0};
     int64_t deadline_us = exchange->start_us + INT64_C(1000) * HISTORY_CALL_TIMEOUT_MS;
-    enum status status = history_fetch(exchange->worker->history, exchange->id, HISTORY_MAX_MAX,
-                                       deadline_us, on_history, exchange, &err);
+    struct history_query query = {exchange->id, HISTORY_MAX_MAX, deadline_us};
+    enum status status =
+        history_fetch(exchange->worker->history, &query, on_history, exchange, &err);
     if (status != STATUS_OK) {
         err.code = status;
         reply_error(exchange, &err);

@@ -170,8 +170,9 @@ void task_start(struct task *task, int64_t start_us)
         return;
     }
     task->history_start_ns = clock_monotonic_ns();
-    status = history_fetch(worker->history, task->decoded.request.user_id, HISTORY_FETCH_MAX,
-                           task->job.history_deadline_us, on_history, task, NULL);
+    struct history_query query = {task->decoded.request.user_id, HISTORY_FETCH_MAX,
+                                  task->job.history_deadline_us};
+    status = history_fetch(worker->history, &query, on_history, task, NULL);
     if (status != STATUS_OK) {
         on_history(task, &(struct history_result){.status = status});
     }

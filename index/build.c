@@ -251,7 +251,8 @@ static enum status tune_file(const struct vector_index_build_config *config,
         }
     }
     struct index_reference reference;
-    status = index_reference_init(&reference, config->vectors, queries, n_queries, recall_k, err);
+    status = index_reference_init(&reference, config->vectors,
+                                  &(struct vector_query){queries, n_queries, recall_k}, err);
     if (status != STATUS_OK) {
         goto free_sample;
     }

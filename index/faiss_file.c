@@ -145,7 +145,7 @@ static enum status unsupported_kind(const struct cursor *cursor, uint32_t kind)
     char name[5];
     for (size_t i = 0; i < 4; i++) {
         unsigned char c = (unsigned char)(kind >> (8 * i));
-        name[i] = c >= 0x20 && c < 0x7f ? (char)c : '?';
+        name[i] = (char)(c >= 0x20 && c < 0x7f ? c : '?');
     }
     name[4] = '\0';
     return error_set(cursor->err, STATUS_UNSUPPORTED, "index file of kind \"%s\" (0x%08x)", name,

@@ -91,10 +91,14 @@ enum status index_file_check(const uint8_t *bytes, size_t n_bytes, struct index_
 
 /* --- exact scans (scan.c) --- */
 
-/* vector_scan_all for queries[B × D] → scores[B × K], rows[B × K]: rows of a block are compared
- * with every query while they are in the cache. Arguments are the caller's duty. */
-void index_scan_queries(const struct vectors *vectors, const float *queries, size_t n_queries,
-                        size_t k, float *scores, int64_t *rows);
+/* The bounds of vector_index_search, for every search. INVALID. */
+enum status index_query_check(const struct vector_query *query, size_t dim,
+                              struct error *err) STATUS_CHECKED;
+
+/* vector_scan_all without the checks: rows of a block are compared with every query while they are
+ * in the cache. */
+void index_scan_queries(const struct vectors *vectors, const struct vector_query *query,
+                        const struct vector_hits *hits);
 
 /* --- opened indexes (vector_index.c) --- */
 
@@ -111,12 +115,12 @@ struct index_reference {
     const float *queries;          /* [Q × D], borrowed */
     size_t n_queries;
     size_t k;          /* at most n */
-    float *kth_scores; /* [Q] */
+    float *kth_scores; /* [Q]; NULL when init failed */
 };
 
 /* Parallel over queries. NOMEM. */
 enum status index_reference_init(struct index_reference *reference, const struct vectors *vectors,
-                                 const float *queries, size_t n_queries, size_t k,
+                                 const struct vector_query *query,
                                  struct error *err) STATUS_CHECKED;
 void index_reference_free(struct index_reference *reference);
 

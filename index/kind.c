@@ -143,20 +143,20 @@ static void codes_name(const struct index_kind *kind, const char *pq_suffix, cha
     switch (kind->codes) {
     case INDEX_CODES_PQ:
         if (kind->pq_bits == 8) {
-            snprintf(out, 32, "PQ%zu%s", kind->pq_parts, pq_suffix);
+            (void)snprintf(out, 32, "PQ%zu%s", kind->pq_parts, pq_suffix);
         } else {
-            snprintf(out, 32, "PQ%zux%zu%s", kind->pq_parts, kind->pq_bits, pq_suffix);
+            (void)snprintf(out, 32, "PQ%zux%zu%s", kind->pq_parts, kind->pq_bits, pq_suffix);
         }
         break;
     case INDEX_CODES_PQ_FAST:
-        snprintf(out, 32, "PQ%zux4fs%s", kind->pq_parts, kind->by_residual ? "r" : "");
+        (void)snprintf(out, 32, "PQ%zux4fs%s", kind->pq_parts, kind->by_residual ? "r" : "");
         break;
     case INDEX_CODES_FLAT:
     case INDEX_CODES_SQ4:
     case INDEX_CODES_SQ6:
     case INDEX_CODES_SQ8:
     case INDEX_CODES_SQFP16:
-        snprintf(out, 32, "%s", scalar_name(kind->codes));
+        (void)snprintf(out, 32, "%s", scalar_name(kind->codes));
         break;
     }
 }
@@ -169,19 +169,19 @@ static void kind_name(const struct index_kind *kind, const char *pq_suffix,
     codes_name(kind, pq_suffix, codes);
     switch (kind->family) {
     case INDEX_FLAT:
-        snprintf(out, INDEX_NAME_BYTES, "Flat");
+        (void)snprintf(out, INDEX_NAME_BYTES, "Flat");
         break;
     case INDEX_HNSW:
-        snprintf(out, INDEX_NAME_BYTES, "HNSW%zu%s%s", kind->links,
-                 kind->codes == INDEX_CODES_FLAT ? "" : ",",
-                 kind->codes == INDEX_CODES_FLAT ? "" : codes);
+        (void)snprintf(out, INDEX_NAME_BYTES, "HNSW%zu%s%s", kind->links,
+                       kind->codes == INDEX_CODES_FLAT ? "" : ",",
+                       kind->codes == INDEX_CODES_FLAT ? "" : codes);
         break;
     case INDEX_IVF:
         if (kind->links != 0) {
-            snprintf(coarse, sizeof coarse, "_HNSW%zu", kind->links);
+            (void)snprintf(coarse, sizeof coarse, "_HNSW%zu", kind->links);
         }
-        snprintf(out, INDEX_NAME_BYTES, "IVF%zu%s,%s%s", kind->n_lists, coarse, codes,
-                 kind->refine ? ",RFlat" : "");
+        (void)snprintf(out, INDEX_NAME_BYTES, "IVF%zu%s,%s%s", kind->n_lists, coarse, codes,
+                       kind->refine ? ",RFlat" : "");
         break;
     }
 }

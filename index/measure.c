@@ -15,11 +15,6 @@
 
 enum { GROUP = 16 };
 
-static size_t thread_number(void)
-{
-    return (size_t)omp_get_thread_num();
-}
-
 /* Scratch of each thread, each part [n_threads × n]. */
 struct scratch {
     float *scores;
@@ -27,7 +22,13 @@ struct scratch {
     size_t n;
 };
 
-static enum status scratch_init(struct scratch *scratch, size_t n, struct error *err)
+static enum status no_memory(struct error *err)
+{
+    return error_set(err, STATUS_NOMEM, "out of memory measuring an index");
+}
+
+/* False: out of memory, nothing to free. */
+static bool scratch_init(struct scratch *scratch, size_t n)
 {
     size_t n_threads = (size_t)omp_get_max_threads();
     scratch->n = n;
@@ -36,15 +37,28 @@ static enum status scratch_init(struct scratch *scratch, size_t n, struct error 
     if (scratch->scores == NULL || scratch->rows == NULL) {
         mem_free(scratch->scores);
         mem_free(scratch->rows);
-        return error_set(err, STATUS_NOMEM, "out of memory measuring an index");
+        return false;
     }
-    return STATUS_OK;
+    return true;
 }
 
 static void scratch_free(struct scratch *scratch)
 {
     mem_free(scratch->scores);
     mem_free(scratch->rows);
+}
+
+/* The calling thread's part. */
+static struct vector_hits scratch_hits(const struct scratch *scratch)
+{
+    size_t at = (size_t)omp_get_thread_num() * scratch->n;
+    return (struct vector_hits){scratch->scores + at, scratch->rows + at};
+}
+
+/* Query q alone. */
+static struct vector_query query_at(const struct index_reference *reference, size_t q)
+{
+    return (struct vector_query){reference->queries + q * reference->vectors->dim, 1, reference->k};
 }
 
 static void scan_group(struct index_reference *reference, size_t group,
@@ -54,34 +68,32 @@ static void scan_group(struct index_reference *reference, size_t group,
     size_t k = reference->k;
     size_t first = group * GROUP;
     size_t n = reference->n_queries - first < GROUP ? reference->n_queries - first : GROUP;
-    float *scores = scratch->scores + thread_number() * scratch->n;
-    int64_t *rows = scratch->rows + thread_number() * scratch->n;
-    index_scan_queries(reference->vectors, reference->queries + first * dim, n, k, scores, rows);
+    struct vector_query query = {reference->queries + first * dim, n, k};
+    struct vector_hits hits = scratch_hits(scratch);
+    index_scan_queries(reference->vectors, &query, &hits);
     for (size_t q = 0; q < n; q++) {
-        reference->kth_scores[first + q] = scores[q * k + k - 1];
+        reference->kth_scores[first + q] = hits.scores[q * k + k - 1];
     }
 }
 
 enum status index_reference_init(struct index_reference *reference, const struct vectors *vectors,
-                                 const float *queries, size_t n_queries, size_t k,
-                                 struct error *err)
+                                 const struct vector_query *query, struct error *err)
 {
     *reference = (struct index_reference){.vectors = vectors,
-                                          .queries = queries,
-                                          .n_queries = n_queries,
-                                          .k = k < vectors->n ? k : vectors->n};
-    float *kth_scores = mem_alloc_array(n_queries, sizeof *kth_scores);
+                                          .queries = query->vectors,
+                                          .n_queries = query->n,
+                                          .k = query->k < vectors->n ? query->k : vectors->n};
+    float *kth_scores = mem_alloc_array(query->n, sizeof *kth_scores);
     if (kth_scores == NULL) {
-        return error_set(err, STATUS_NOMEM, "out of memory measuring an index");
+        return no_memory(err);
     }
     struct scratch scratch;
-    enum status status = scratch_init(&scratch, GROUP * reference->k, err);
-    if (status != STATUS_OK) {
+    if (!scratch_init(&scratch, GROUP * reference->k)) {
         mem_free(kth_scores);
-        return status;
+        return no_memory(err);
     }
     reference->kth_scores = kth_scores;
-    size_t n_groups = (n_queries + GROUP - 1) / GROUP;
+    size_t n_groups = (query->n + GROUP - 1) / GROUP;
 #pragma omp parallel for schedule(dynamic)
     for (size_t group = 0; group < n_groups; group++) {
         scan_group(reference, group, &scratch);
@@ -115,26 +127,24 @@ enum status index_measure_recall(const struct vector_index *index,
                                  double *worst, struct error *err)
 {
     struct scratch scratch;
-    enum status first = scratch_init(&scratch, reference->k, err);
-    if (first != STATUS_OK) {
-        return first;
+    if (!scratch_init(&scratch, reference->k)) {
+        return no_memory(err);
     }
+    enum status first = STATUS_OK;
     double sum = 0.0;
     double least = 1.0;
     double *recalls = mem_alloc_array(reference->n_queries, sizeof *recalls);
     if (recalls == NULL) {
         scratch_free(&scratch);
-        return error_set(err, STATUS_NOMEM, "out of memory measuring an index");
+        return no_memory(err);
     }
 #pragma omp parallel for schedule(dynamic, 4)
     for (size_t q = 0; q < reference->n_queries; q++) {
-        float *scores = scratch.scores + thread_number() * scratch.n;
-        int64_t *rows = scratch.rows + thread_number() * scratch.n;
+        struct vector_query query = query_at(reference, q);
+        struct vector_hits hits = scratch_hits(&scratch);
         struct error own = {.code = STATUS_OK};
-        enum status status =
-            vector_index_search(index, reference->queries + q * reference->vectors->dim, 1,
-                                reference->k, scores, rows, &own);
-        recalls[q] = status == STATUS_OK ? recall_of(reference, q, rows) : 0.0;
+        enum status status = vector_index_search(index, &query, &hits, &own);
+        recalls[q] = status == STATUS_OK ? recall_of(reference, q, hits.rows) : 0.0;
         if (status != STATUS_OK) {
 #pragma omp critical(aisle_index_measure)
             if (first == STATUS_OK) {
@@ -173,12 +183,13 @@ static enum status time_queries(const struct vector_index *index,
                                 const struct index_reference *reference, struct scratch *scratch,
                                 int64_t *times_ns, struct error *err)
 {
+    struct vector_hits hits = {scratch->scores, scratch->rows};
     enum status status = STATUS_OK;
     for (size_t pass = 0; pass < 2 && status == STATUS_OK; pass++) {
         for (size_t q = 0; q < reference->n_queries && status == STATUS_OK; q++) {
+            struct vector_query query = query_at(reference, q);
             int64_t start_ns = clock_monotonic_ns();
-            status = vector_index_search(index, reference->queries + q * reference->vectors->dim, 1,
-                                         reference->k, scratch->scores, scratch->rows, err);
+            status = vector_index_search(index, &query, &hits, err);
             times_ns[q] = clock_monotonic_ns() - start_ns;
         }
     }
@@ -191,18 +202,17 @@ enum status index_measure_time(const struct vector_index *index,
 {
     size_t n = reference->n_queries;
     struct scratch scratch;
-    enum status status = scratch_init(&scratch, reference->k, err);
-    if (status != STATUS_OK) {
-        return status;
+    if (!scratch_init(&scratch, reference->k)) {
+        return no_memory(err);
     }
     int64_t *times_ns = mem_alloc_array(n, sizeof *times_ns);
     if (times_ns == NULL) {
         scratch_free(&scratch);
-        return error_set(err, STATUS_NOMEM, "out of memory measuring an index");
+        return no_memory(err);
     }
     int threads_before = omp_get_max_threads();
     omp_set_num_threads(1); /* this thread's setting only */
-    status = time_queries(index, reference, &scratch, times_ns, err);
+    enum status status = time_queries(index, reference, &scratch, times_ns, err);
     omp_set_num_threads(threads_before);
     if (status == STATUS_OK) {
         qsort(times_ns, n, sizeof *times_ns, compare_times);
@@ -215,8 +225,8 @@ enum status index_measure_time(const struct vector_index *index,
 }
 
 enum status vector_index_recall(const struct vector_index *index, const struct vectors *vectors,
-                                const float *queries, size_t n_queries, size_t k, double *mean,
-                                double *worst, struct error *err)
+                                const struct vector_query *query, double *mean, double *worst,
+                                struct error *err)
 {
     struct vector_index_info info = vector_index_info(index);
     if (vectors->n != info.n || vectors->dim != info.dim || vectors->n == 0) {
@@ -224,17 +234,17 @@ enum status vector_index_recall(const struct vector_index *index, const struct v
                          "%zu vectors of dimension %zu, an index of %zu of %zu", vectors->n,
                          vectors->dim, info.n, info.dim);
     }
-    if (n_queries == 0 || k < 1 || k > SEARCH_K_MAX) {
-        return error_set(err, STATUS_INVALID, "%zu queries with k %zu (1..%d)", n_queries, k,
+    if (query->n == 0 || query->k < 1 || query->k > SEARCH_K_MAX) {
+        return error_set(err, STATUS_INVALID, "%zu queries with k %zu (1..%d)", query->n, query->k,
                          (int)SEARCH_K_MAX);
     }
-    size_t bad = floats_first_not_finite(queries, n_queries * vectors->dim);
-    if (bad != n_queries * vectors->dim) {
+    size_t bad = floats_first_not_finite(query->vectors, query->n * vectors->dim);
+    if (bad != query->n * vectors->dim) {
         return error_set(err, STATUS_INVALID, "query %zu is not finite", bad / vectors->dim);
     }
     struct index_reference reference;
-    enum status status = index_reference_init(&reference, vectors, queries, n_queries, k, err);
-    if (status != STATUS_OK) {
+    enum status status = index_reference_init(&reference, vectors, query, err);
+    if (reference.kth_scores == NULL) {
         return status;
     }
     status = index_measure_recall(index, &reference, mean, worst, err);

@@ -109,9 +109,16 @@ static size_t block_rows(size_t dim)
     return n < BLOCK_ROWS_MIN ? BLOCK_ROWS_MIN : n;
 }
 
-void index_scan_queries(const struct vectors *vectors, const float *queries, size_t n_queries,
-                        size_t k, float *scores, int64_t *rows)
+/* An empty heap in query q's part of the hits. */
+static struct top top_of(const struct vector_query *query, const struct vector_hits *hits, size_t q)
 {
+    return (struct top){hits->scores + q * query->k, hits->rows + q * query->k, 0, query->k};
+}
+
+void index_scan_queries(const struct vectors *vectors, const struct vector_query *query,
+                        const struct vector_hits *hits)
+{
+    size_t k = query->k;
     uint32_t block[BLOCK_ROWS_MAX];
     float block_scores[BLOCK_ROWS_MAX];
     size_t step = block_rows(vectors->dim);
@@ -121,52 +128,59 @@ void index_scan_queries(const struct vectors *vectors, const float *queries, siz
         for (size_t i = 0; i < n; i++) {
             block[i] = (uint32_t)(first + i);
         }
-        for (size_t q = 0; q < n_queries; q++) {
-            struct top top = {scores + q * k, rows + q * k, size, k};
-            vectors_dot(vectors, queries + q * vectors->dim, block, n, block_scores);
+        for (size_t q = 0; q < query->n; q++) {
+            struct top top = top_of(query, hits, q);
+            top.size = size;
+            vectors_dot(vectors, query->vectors + q * vectors->dim, block, n, block_scores);
             offer(&top, block_scores, block, n);
         }
         size = k - size < n ? k : size + n;
     }
-    for (size_t q = 0; q < n_queries; q++) {
-        struct top top = {scores + q * k, rows + q * k, size, k};
+    for (size_t q = 0; q < query->n; q++) {
+        struct top top = top_of(query, hits, q);
+        top.size = size;
         finish(&top);
     }
 }
 
-static enum status check_arguments(const struct vectors *vectors, const float *query, size_t k,
-                                   struct error *err)
+enum status index_query_check(const struct vector_query *query, size_t dim, struct error *err)
 {
-    if (k < 1 || k > SEARCH_K_MAX) {
-        return error_set(err, STATUS_INVALID, "k is %zu, not within 1..%d", k, (int)SEARCH_K_MAX);
+    if (query->k < 1 || query->k > SEARCH_K_MAX) {
+        return error_set(err, STATUS_INVALID, "k is %zu, not within 1..%d", query->k,
+                         (int)SEARCH_K_MAX);
     }
-    if (vectors->dim < VECTOR_DIM_MIN || vectors->dim > VECTOR_DIM_MAX) {
-        return error_set(err, STATUS_INVALID, "dimension is %zu, not within %d..%d", vectors->dim,
+    if (query->n < 1 || query->n > SEARCH_BATCH_MAX) {
+        return error_set(err, STATUS_INVALID, "%zu queries at once, not within 1..%d", query->n,
+                         (int)SEARCH_BATCH_MAX);
+    }
+    if (dim < VECTOR_DIM_MIN || dim > VECTOR_DIM_MAX) {
+        return error_set(err, STATUS_INVALID, "dimension is %zu, not within %d..%d", dim,
                          (int)VECTOR_DIM_MIN, (int)VECTOR_DIM_MAX);
     }
-    size_t bad = floats_first_not_finite(query, vectors->dim);
-    if (bad != vectors->dim) {
-        return error_set(err, STATUS_INVALID, "component %zu of the query is not finite", bad);
+    size_t bad = floats_first_not_finite(query->vectors, query->n * dim);
+    if (bad != query->n * dim) {
+        return error_set(err, STATUS_INVALID, "component %zu of query %zu is not finite", bad % dim,
+                         bad / dim);
     }
     return STATUS_OK;
 }
 
-enum status vector_scan_all(const struct vectors *vectors, const float *query, size_t k,
-                            float *scores, int64_t *rows, struct error *err)
+enum status vector_scan_all(const struct vectors *vectors, const struct vector_query *query,
+                            const struct vector_hits *hits, struct error *err)
 {
-    enum status status = check_arguments(vectors, query, k, err);
+    enum status status = index_query_check(query, vectors->dim, err);
     if (status != STATUS_OK) {
         return status;
     }
-    index_scan_queries(vectors, query, 1, k, scores, rows);
+    index_scan_queries(vectors, query, hits);
     return STATUS_OK;
 }
 
-enum status vector_scan_rows(const struct vectors *vectors, const float *query,
-                             const uint32_t *candidates, size_t n_candidates, size_t k,
-                             float *scores, int64_t *rows, struct error *err)
+enum status vector_scan_rows(const struct vectors *vectors, const uint32_t *candidates,
+                             size_t n_candidates, const struct vector_query *query,
+                             const struct vector_hits *hits, struct error *err)
 {
-    enum status status = check_arguments(vectors, query, k, err);
+    enum status status = index_query_check(query, vectors->dim, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -177,13 +191,16 @@ enum status vector_scan_rows(const struct vectors *vectors, const float *query,
         }
     }
     float block_scores[BLOCK_ROWS_MAX];
-    struct top top = {scores, rows, 0, k};
-    for (size_t first = 0; first < n_candidates; first += BLOCK_ROWS_MAX) {
-        size_t left = n_candidates - first;
-        size_t n = left < BLOCK_ROWS_MAX ? left : BLOCK_ROWS_MAX;
-        vectors_dot(vectors, query, candidates + first, n, block_scores);
-        offer(&top, block_scores, candidates + first, n);
+    for (size_t q = 0; q < query->n; q++) {
+        struct top top = top_of(query, hits, q);
+        for (size_t first = 0; first < n_candidates; first += BLOCK_ROWS_MAX) {
+            size_t left = n_candidates - first;
+            size_t n = left < BLOCK_ROWS_MAX ? left : BLOCK_ROWS_MAX;
+            vectors_dot(vectors, query->vectors + q * vectors->dim, candidates + first, n,
+                        block_scores);
+            offer(&top, block_scores, candidates + first, n);
+        }
+        finish(&top);
     }
-    finish(&top);
     return STATUS_OK;
 }

@@ -191,8 +191,8 @@ enum status index_tune(struct vector_index *index, const struct index_kind *kind
         return status;
     }
     struct vector_index_info info = vector_index_info(index);
-    snprintf(measured->search_parameters, sizeof measured->search_parameters, "%s",
-             info.search_parameters);
+    (void)snprintf(measured->search_parameters, sizeof measured->search_parameters, "%s",
+                   info.search_parameters);
     measured->recall = tuning.best_recall;
     measured->recall_worst = tuning.best_worst;
     measured->recall_k = reference->k;

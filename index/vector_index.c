@@ -145,8 +145,8 @@ static enum status read_faiss(struct vector_index *index, const char *path, bool
 enum status vector_index_open(const struct vector_index_config *config, struct vector_index **out,
                               struct error *err)
 {
-    struct index_kind kind;
-    struct index_effort effort;
+    struct index_kind kind = {.family = INDEX_FLAT};
+    struct index_effort effort = {.n_probes = 0};
     *out = NULL;
     enum status status = check_file(config, &kind, err);
     if (status != STATUS_OK) {
@@ -200,23 +200,23 @@ struct vector_index_info vector_index_info(const struct vector_index *index)
 }
 
 /* Mapped lists, one query at a time. */
-static enum status search_mapped(const struct vector_index *index, const float *queries,
-                                 size_t n_queries, size_t k, float *scores, int64_t *rows,
-                                 struct error *err)
+static enum status search_mapped(const struct vector_index *index, const struct vector_query *query,
+                                 const struct vector_hits *hits, struct error *err)
 {
     idx_t lists[INDEX_PROBES_MAX];
     float list_scores[INDEX_PROBES_MAX];
     idx_t n_probes = (idx_t)faiss_IndexIVF_nprobe(index->mapped_lists);
     assert(n_probes >= 1 && n_probes <= INDEX_PROBES_MAX);
-    for (size_t q = 0; q < n_queries; q++) {
-        const float *query = queries + q * index->vectors.dim;
+    for (size_t q = 0; q < query->n; q++) {
+        const float *vector = query->vectors + q * index->vectors.dim;
         enum status status = faiss_status(
-            faiss_Index_search(index->mapped_coarse, 1, query, n_probes, list_scores, lists),
+            faiss_Index_search(index->mapped_coarse, 1, vector, n_probes, list_scores, lists),
             STATUS_INTERNAL, "search of centroids", err);
         if (status == STATUS_OK) {
             status = faiss_status(
-                faiss_IndexIVF_search_preassigned(index->mapped_lists, 1, query, (idx_t)k, lists,
-                                                  list_scores, scores + q * k, rows + q * k, 0),
+                faiss_IndexIVF_search_preassigned(index->mapped_lists, 1, vector, (idx_t)query->k,
+                                                  lists, list_scores, hits->scores + q * query->k,
+                                                  hits->rows + q * query->k, 0),
                 STATUS_INTERNAL, "search of lists", err);
         }
         if (status != STATUS_OK) {
@@ -242,40 +242,29 @@ static void pad(size_t k, float *scores, int64_t *rows)
     }
 }
 
-enum status vector_index_search(const struct vector_index *index, const float *queries,
-                                size_t n_queries, size_t k, float *scores, int64_t *rows,
-                                struct error *err)
+enum status vector_index_search(const struct vector_index *index, const struct vector_query *query,
+                                const struct vector_hits *hits, struct error *err)
 {
-    size_t dim = index->vectors.dim;
-    if (k < 1 || k > SEARCH_K_MAX) {
-        return error_set(err, STATUS_INVALID, "k is %zu, not within 1..%d", k, (int)SEARCH_K_MAX);
-    }
-    if (n_queries < 1 || n_queries > SEARCH_BATCH_MAX) {
-        return error_set(err, STATUS_INVALID, "%zu queries at once, not within 1..%d", n_queries,
-                         (int)SEARCH_BATCH_MAX);
-    }
-    size_t bad = floats_first_not_finite(queries, n_queries * dim);
-    if (bad != n_queries * dim) {
-        return error_set(err, STATUS_INVALID, "component %zu of query %zu is not finite", bad % dim,
-                         bad / dim);
+    enum status status = index_query_check(query, index->vectors.dim, err);
+    if (status != STATUS_OK) {
+        return status;
     }
     if (index->faiss == NULL) {
-        index_scan_queries(&index->vectors, queries, n_queries, k, scores, rows);
+        index_scan_queries(&index->vectors, query, hits);
         return STATUS_OK;
     }
-    enum status status = STATUS_OK;
     if (index->mapped_lists != NULL) {
-        status = search_mapped(index, queries, n_queries, k, scores, rows, err);
+        status = search_mapped(index, query, hits, err);
     } else {
-        status = faiss_status(
-            faiss_Index_search(index->faiss, (idx_t)n_queries, queries, (idx_t)k, scores, rows),
-            STATUS_INTERNAL, "search", err);
+        status = faiss_status(faiss_Index_search(index->faiss, (idx_t)query->n, query->vectors,
+                                                 (idx_t)query->k, hits->scores, hits->rows),
+                              STATUS_INTERNAL, "search", err);
     }
     if (status != STATUS_OK) {
         return status;
     }
-    for (size_t q = 0; q < n_queries; q++) {
-        pad(k, scores + q * k, rows + q * k);
+    for (size_t q = 0; q < query->n; q++) {
+        pad(query->k, hits->scores + q * query->k, hits->rows + q * query->k);
     }
     return STATUS_OK;
 }

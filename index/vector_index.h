@@ -41,21 +41,33 @@ struct vector_index_info {
 };
 struct vector_index_info vector_index_info(const struct vector_index *index);
 
-/* K best rows of each query: queries[B × D] finite, row-major → scores[B × K], rows[B × K], best
- * first, each query's list padded at its end with VECTOR_INDEX_NO_ROW and -INFINITY. 1 ≤ K ≤
- * SEARCH_K_MAX (K over n is legal), 1 ≤ B ≤ SEARCH_BATCH_MAX. INVALID for bounds or non-finite
- * queries; INTERNAL with FAISS' message. */
-enum status vector_index_search(const struct vector_index *index, const float *queries,
-                                size_t n_queries, size_t k, float *scores, int64_t *rows,
-                                struct error *err) STATUS_CHECKED;
+/* What is asked: the K best rows of each of B queries. Borrows. */
+struct vector_query {
+    const float *vectors; /* [B × D], finite, row-major */
+    size_t n;             /* B */
+    size_t k;             /* K; over the number of rows is legal */
+};
 
-/* Exact search of all rows (reference, "exact" kind) and of a subset: candidates[n] are rows < n,
- * each at most once. Results as above; ties by smaller row. scratch-free; O(n × D). */
-enum status vector_scan_all(const struct vectors *vectors, const float *query, size_t k,
-                            float *scores, int64_t *rows, struct error *err) STATUS_CHECKED;
-enum status vector_scan_rows(const struct vectors *vectors, const float *query,
-                             const uint32_t *candidates, size_t n_candidates, size_t k,
-                             float *scores, int64_t *rows, struct error *err) STATUS_CHECKED;
+/* Where the answer goes, in the caller's memory. Best first; each query's list is padded at its end
+ * with -INFINITY and VECTOR_INDEX_NO_ROW. */
+struct vector_hits {
+    float *scores; /* [B × K] */
+    int64_t *rows; /* [B × K] */
+};
+
+/* 1 ≤ K ≤ SEARCH_K_MAX, 1 ≤ B ≤ SEARCH_BATCH_MAX. INVALID for bounds or non-finite queries: then
+ * hits are as before; INTERNAL with FAISS' message. */
+enum status vector_index_search(const struct vector_index *index, const struct vector_query *query,
+                                const struct vector_hits *hits, struct error *err) STATUS_CHECKED;
+
+/* Exact search of all rows (reference, "exact" kind) and of a subset: candidates[n_candidates] are
+ * rows < n, each at most once. Bounds and results as above; ties by smaller row. Scratch-free;
+ * O(B × n × D). */
+enum status vector_scan_all(const struct vectors *vectors, const struct vector_query *query,
+                            const struct vector_hits *hits, struct error *err) STATUS_CHECKED;
+enum status vector_scan_rows(const struct vectors *vectors, const uint32_t *candidates,
+                             size_t n_candidates, const struct vector_query *query,
+                             const struct vector_hits *hits, struct error *err) STATUS_CHECKED;
 
 /* Building, offline, on all cores. */
 struct vector_index_build_config {
@@ -91,10 +103,12 @@ enum status vector_index_build(const struct vector_index_build_config *config, c
                                struct vector_index_measured *measured,
                                struct error *err) STATUS_CHECKED;
 
-/* Mean recall@k of an open index against vector_scan_all on queries[Q × D], also the worst's. */
+/* Mean recall@K of an open index against vector_scan_all over query->n ≥ 1 queries (each is
+ * searched alone, so SEARCH_BATCH_MAX is no bound), and the worst query's. MISMATCH: not the index'
+ * vectors; INVALID, NOMEM, INTERNAL; then *mean and *worst are as before. */
 enum status vector_index_recall(const struct vector_index *index, const struct vectors *vectors,
-                                const float *queries, size_t n_queries, size_t k, double *mean,
-                                double *worst, struct error *err) STATUS_CHECKED;
+                                const struct vector_query *query, double *mean, double *worst,
+                                struct error *err) STATUS_CHECKED;
 
 /* Makes FAISS' OpenMP and BLAS use one thread in the calling thread; each worker calls it once. */
 void vector_index_single_thread(void);

@@ -654,9 +654,8 @@ out:
     return status;
 }
 
-enum status options_parse_config(const struct option_table *table, const char *text, size_t len,
-                                 const char *name, void *target, struct options *out,
-                                 struct error *err)
+enum status options_parse_config(const struct option_table *table, const struct options_text *text,
+                                 void *target, struct options *out, struct error *err)
 {
     struct run run = {.table = table, .target = target, .err = err};
     *out = (struct options){.target = target};
@@ -664,17 +663,17 @@ enum status options_parse_config(const struct option_table *table, const char *t
     if (status != STATUS_OK) {
         return status;
     }
-    if (len > CONFIG_BYTES_MAX) {
-        return error_set(err, STATUS_LIMIT, "%.100s is over its limit of %d bytes", name,
+    if (text->len > CONFIG_BYTES_MAX) {
+        return error_set(err, STATUS_LIMIT, "%.100s is over its limit of %d bytes", text->name,
                          CONFIG_BYTES_MAX);
     }
-    char *copy = mem_alloc(len + 1);
+    char *copy = mem_alloc(text->len + 1);
     if (copy == NULL) {
         return no_memory(&run);
     }
-    if (len > 0) {
-        memcpy(copy, text, len);
-        status = apply_config(&run, copy, len, name);
+    if (text->len > 0) {
+        memcpy(copy, text->text, text->len);
+        status = apply_config(&run, copy, text->len, text->name);
     }
     mem_free(copy);
     return status;

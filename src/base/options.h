@@ -63,9 +63,16 @@ void options_print_help(const struct option_table *table, FILE *out);
 /* The effective table, one `name = value` a line (secrets as ***), in the file's format. */
 void options_print(const struct option_table *table, const void *target, FILE *out);
 
-/* For the fuzzer and the tests: applies a configuration text to target. */
-enum status options_parse_config(const struct option_table *table, const char *text, size_t len,
-                                 const char *name, void *target, struct options *out,
+/* A configuration file's content. Borrows; text needs no NUL. */
+struct options_text {
+    const char *name; /* of the file, for messages */
+    const char *text;
+    size_t len;
+};
+
+/* For the fuzzer and the tests: options_parse with a configuration text as the only source. */
+enum status options_parse_config(const struct option_table *table, const struct options_text *text,
+                                 void *target, struct options *out,
                                  struct error *err) STATUS_CHECKED;
 
 #endif

@@ -1,7 +1,6 @@
 #include "base/options.h"
 
 #include <assert.h>
-#include <ctype.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -18,12 +17,12 @@ void option_environment_name(const struct option_row *row, char out[OPTION_NAME_
 {
     static const char prefix[] = "AISLE_";
     size_t at = strlen(prefix);
+    assert(at + strlen(row->name) < OPTION_NAME_BYTES_MAX);
     memcpy(out, prefix, at);
     for (const char *c = row->name; *c != '\0'; c++) {
-        assert(at + 1 < OPTION_NAME_BYTES_MAX);
         char upper = *c;
         if (upper >= 'a' && upper <= 'z') {
-            upper = (char)toupper(upper);
+            upper = (char)(upper - 'a' + 'A');
         } else if (upper == '-') {
             upper = '_';
         }

@@ -150,13 +150,13 @@ enum status build_measure(struct build *build, struct error *err)
     enum status status = STATUS_OK;
     if (times_us == NULL || vector == NULL) {
         status = error_set(err, STATUS_NOMEM, "measuring: no memory");
+        goto out;
     }
-    if (status == STATUS_OK) {
-        status = measure_embed(build, times_us, vector, err);
-    }
+    status = measure_embed(build, times_us, vector, err);
     if (status == STATUS_OK) {
         status = measure_requests(build, times_us, err);
     }
+out:
     mem_free(vector);
     mem_free(times_us);
     return status;

@@ -136,9 +136,10 @@ static enum status scan_exactly(struct recommender *recommender, const struct fi
     if (k == 0) {
         return STATUS_OK;
     }
-    enum status status =
-        vector_scan_rows(&recommender->engine->vectors, user_vector, recommender->scan_rows, n, k,
-                         recommender->scores, recommender->rows, err);
+    struct vector_query query = {user_vector, 1, k};
+    struct vector_hits hits = {recommender->scores, recommender->rows};
+    enum status status = vector_scan_rows(&recommender->engine->vectors, recommender->scan_rows, n,
+                                          &query, &hits, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -156,8 +157,9 @@ static enum status search_further(struct recommender *recommender, const struct 
     size_t wanted = wanted_candidates(job);
     for (size_t k = k_before * 4; k_before < n; k *= 4) {
         k = min_size(min_size(k, SEARCH_K_MAX), n);
-        enum status status = vector_index_search(recommender->engine->index, user_vector, 1, k,
-                                                 recommender->scores, recommender->rows, err);
+        struct vector_query query = {user_vector, 1, k};
+        struct vector_hits hits = {recommender->scores, recommender->rows};
+        enum status status = vector_index_search(recommender->engine->index, &query, &hits, err);
         if (status != STATUS_OK) {
             return status;
         }

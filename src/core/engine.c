@@ -196,7 +196,7 @@ enum status engine_open(const struct engine_config *config, struct engine **out,
     struct engine *engine = NULL;
     *out = NULL;
     enum status status = engine_new(config->release_dir, &engine, err);
-    if (status != STATUS_OK) {
+    if (engine == NULL) {
         return status;
     }
     status = read_manifest(engine, !config->skip_checksums, err);
@@ -220,7 +220,7 @@ enum status engine_open_draft(const char *dir, const struct manifest *manifest, 
     struct engine *engine = NULL;
     *out = NULL;
     enum status status = engine_new(dir, &engine, err);
-    if (status != STATUS_OK) {
+    if (engine == NULL) {
         return status;
     }
     engine->manifest = *manifest;

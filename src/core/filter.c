@@ -278,7 +278,7 @@ static enum status match_node(struct compiler *compiler, const struct filter_nod
     fill(compiler, bits, conjunction);
     for (size_t c = 0; status == STATUS_OK && c < node->n_children; c++) {
         status = match_node(compiler, node->children[c], child);
-        for (size_t w = 0; w < compiler->n_words; w++) {
+        for (size_t w = 0; status == STATUS_OK && w < compiler->n_words; w++) {
             bits[w] = conjunction ? bits[w] & child[w] : bits[w] | child[w];
         }
     }

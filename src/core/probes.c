@@ -63,8 +63,9 @@ static enum status probe(struct prober *prober, const struct probe_history *hist
     uint32_t offsets[2] = {0, (uint32_t)history->n_events};
     struct history_batch batch = {1, offsets, history->events, history->now_ms};
     user_model_embed(prober->engine->model, prober->workspace, &batch, prober->vector);
-    enum status status = vector_index_search(prober->engine->index, prober->vector, 1,
-                                             PROBE_SEARCH_K, prober->scores, prober->rows, err);
+    struct vector_query query = {prober->vector, 1, PROBE_SEARCH_K};
+    struct vector_hits hits = {prober->scores, prober->rows};
+    enum status status = vector_index_search(prober->engine->index, &query, &hits, err);
     prober->n_found = 0;
     while (status == STATUS_OK && prober->n_found < PROBE_SEARCH_K &&
            prober->rows[prober->n_found] != VECTOR_INDEX_NO_ROW) {

@@ -235,7 +235,8 @@ enum status profile_set_load(const char *dir, struct profile_set *out, struct er
     enum status status = STATUS_OK;
     const struct dirent *entry;
     while (status == STATUS_OK) {
-        entry = readdir(folder); /* the stream is this thread's own */
+        /* Safe in glibc: no other thread has this stream. NOLINTNEXTLINE(concurrency-mt-unsafe) */
+        entry = readdir(folder);
         if (entry == NULL) {
             break;
         }

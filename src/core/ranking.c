@@ -109,56 +109,64 @@ static void partial_sort(struct candidate *candidates, size_t n, size_t limit)
     }
 }
 
-static float dot(const float *a, const float *b, size_t dim)
+/* Candidates that diversity chooses from: the best by score, as many as make a difference. */
+enum { DIVERSE_POOL_MIN = 200, DIVERSE_POOL_SHARE = 2 };
+
+/* The index into rest[n] of the candidate with the largest marginal relevance. */
+static size_t most_relevant(const struct recommender *recommender, double diversity, size_t pool,
+                            const uint32_t *rest, size_t n)
 {
-    float sum = 0.0F;
-    for (size_t i = 0; i < dim; i++) {
-        sum += a[i] * b[i];
+    const struct candidate *candidates = recommender->candidates;
+    double top = (double)candidates[0].score;
+    double range = top - (double)candidates[pool - 1].score;
+    size_t best = 0;
+    double best_value = -HUGE_VAL;
+    for (size_t i = 0; i < n; i++) {
+        double below = top - (double)candidates[rest[i]].score;
+        double relevance = range > 0.0 ? 1.0 - below / range : 1.0;
+        double closest = (double)recommender->similarities[rest[i]];
+        double value = (1.0 - diversity) * relevance - diversity * closest;
+        if (value > best_value) {
+            best_value = value;
+            best = i;
+        }
     }
-    return sum;
+    return best;
 }
 
-/* candidates[0 .. n), in order of score, are picked into candidates[0 .. limit). vectors[K × D]
- * and closest[K] (largest similarity to a picked item) move along with their candidates. */
+/* candidates, in order of score, → the picked ones in candidates[0 .. limit). The vectors of the
+ * pool lie in candidate_vectors[pool × D]; similarities[i] is candidate i's largest similarity to a
+ * picked one; candidate_rows holds the candidates that are left, in order of score, so that ties go
+ * to the better one. */
 static void pick_diverse(struct recommender *recommender, double diversity, size_t limit)
 {
-    struct candidate *candidates = recommender->candidates;
-    size_t n = recommender->n_candidates;
+    size_t pool = limit * DIVERSE_POOL_SHARE;
+    pool = pool > DIVERSE_POOL_MIN ? pool : DIVERSE_POOL_MIN;
+    pool = pool < recommender->n_candidates ? pool : recommender->n_candidates;
     size_t dim = recommender->dim;
-    float *vectors = recommender->candidate_vectors;
-    float *closest = recommender->similarities;
-    double top = (double)candidates[0].score;
-    double range = top - (double)candidates[n - 1].score;
-    for (size_t i = 0; i < n; i++) {
-        vectors_row(&recommender->engine->vectors, candidates[i].row, vectors + i * dim);
-        closest[i] = 0.0F;
+    uint32_t *rest = recommender->candidate_rows;
+    const struct vectors vectors = {recommender->candidate_vectors, pool, dim, VECTOR_F32};
+    for (size_t i = 0; i < pool; i++) {
+        vectors_row(&recommender->engine->vectors, recommender->candidates[i].row,
+                    recommender->candidate_vectors + i * dim);
+        recommender->similarities[i] = 0.0F;
+        rest[i] = (uint32_t)i;
     }
+    size_t n = pool;
     for (size_t picked = 0; picked < limit; picked++) {
-        size_t best = picked;
-        double best_value = -HUGE_VAL;
-        for (size_t i = picked; i < n; i++) {
-            double relevance =
-                range > 0.0 ? 1.0 - (top - (double)candidates[i].score) / range : 1.0;
-            double value = (1.0 - diversity) * relevance - diversity * (double)closest[i];
-            if (value > best_value) {
-                best_value = value;
-                best = i;
-            }
-        }
-        /* Rotate rather than swap: the rest stays in order of score, so ties go to the better. */
-        struct candidate chosen = candidates[best];
-        memmove(&candidates[picked + 1], &candidates[picked],
-                (best - picked) * sizeof(*candidates));
-        candidates[picked] = chosen;
-        float *chosen_vector = recommender->queries; /* free by now: [B × D] of the search */
-        memcpy(chosen_vector, vectors + best * dim, dim * sizeof(float));
-        memmove(vectors + (picked + 1) * dim, vectors + picked * dim,
-                (best - picked) * dim * sizeof(float));
-        memmove(&closest[picked + 1], &closest[picked], (best - picked) * sizeof(float));
-        for (size_t i = picked + 1; i < n; i++) {
-            closest[i] = fmaxf(closest[i], dot(chosen_vector, vectors + i * dim, dim));
+        size_t best = most_relevant(recommender, diversity, pool, rest, n);
+        uint32_t chosen = rest[best];
+        recommender->picked[picked] = recommender->candidates[chosen];
+        memmove(&rest[best], &rest[best + 1], (n - best - 1) * sizeof(*rest));
+        n--;
+        float *to_chosen = recommender->scores; /* free by now: of a search of one job */
+        vectors_dot(&vectors, recommender->candidate_vectors + chosen * dim, rest, n, to_chosen);
+        for (size_t i = 0; i < n; i++) {
+            float *closest = &recommender->similarities[rest[i]];
+            *closest = fmaxf(*closest, to_chosen[i]);
         }
     }
+    memcpy(recommender->candidates, recommender->picked, limit * sizeof(*recommender->picked));
 }
 
 size_t ranking_order(struct recommender *recommender, const struct recommend_job *job,

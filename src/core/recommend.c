@@ -39,14 +39,15 @@ static bool alloc_scratch(struct recommender *r, size_t n_items)
     r->rows = mem_alloc_array(SEARCH_K_MAX, sizeof(int64_t));
     r->marks = mem_calloc((n_items + 63) / 64 + 1, sizeof(uint64_t));
     r->candidates = mem_alloc_array(CANDIDATES_MAX, sizeof(*r->candidates));
+    r->picked = mem_alloc_array(SCORE_CANDIDATES_MAX, sizeof(*r->picked));
     r->similarities = mem_alloc_array(CANDIDATES_MAX, sizeof(float));
     r->candidate_rows = mem_alloc_array(CANDIDATES_MAX, sizeof(uint32_t));
     r->candidate_vectors = mem_alloc_vectors(CANDIDATES_MAX * r->dim, sizeof(float));
     return r->events != NULL && r->offsets != NULL && r->embedded != NULL &&
            r->user_vectors != NULL && r->queries != NULL && r->batch_scores != NULL &&
            r->batch_rows != NULL && r->scores != NULL && r->rows != NULL && r->marks != NULL &&
-           r->candidates != NULL && r->similarities != NULL && r->candidate_rows != NULL &&
-           r->candidate_vectors != NULL;
+           r->candidates != NULL && r->picked != NULL && r->similarities != NULL &&
+           r->candidate_rows != NULL && r->candidate_vectors != NULL;
 }
 
 enum status recommender_open(const struct recommender_config *config, struct recommender **out,
@@ -101,6 +102,7 @@ void recommender_close(struct recommender *r)
     mem_free(r->candidate_vectors);
     mem_free(r->candidate_rows);
     mem_free(r->similarities);
+    mem_free(r->picked);
     mem_free(r->candidates);
     mem_free(r->marks);
     mem_free(r->scan_rows);
@@ -152,13 +154,19 @@ static void resolve_items(struct recommender *r, struct recommend_job *job)
             job->excluded[job->n_excluded++] = row;
         }
     }
+    for (size_t i = 0; i < request->n_exclude_rows; i++) {
+        if (request->exclude_rows[i] < r->engine->vectors.n) {
+            job->excluded[job->n_excluded++] = request->exclude_rows[i];
+        }
+    }
 }
 
 static enum status alloc_job(struct recommend_job *job, struct error *err)
 {
     const struct recommend_request *request = job->request;
     size_t n_events = request->n_items + HISTORY_FETCH_MAX;
-    size_t n_excluded = request->n_items + request->n_exclude + HISTORY_FETCH_MAX;
+    size_t n_excluded =
+        request->n_items + request->n_exclude + request->n_exclude_rows + HISTORY_FETCH_MAX;
     job->events = arena_alloc_array(job->arena, n_events, sizeof(*job->events));
     job->excluded = arena_alloc_array(job->arena, n_excluded, sizeof(*job->excluded));
     job->candidate_rows =
@@ -371,8 +379,9 @@ static void stage_retrieve(struct recommender *r, struct recommend_job *const *j
         return;
     }
     struct error error;
-    enum status status = vector_index_search(r->engine->index, r->queries, n_queries, k_max,
-                                             r->batch_scores, r->batch_rows, &error);
+    struct vector_query query = {r->queries, n_queries, k_max};
+    struct vector_hits hits = {r->batch_scores, r->batch_rows};
+    enum status status = vector_index_search(r->engine->index, &query, &hits, &error);
     for (size_t i = 0; i < n_queries; i++) {
         size_t b = job_of[i];
         if (status != STATUS_OK) {
@@ -482,6 +491,9 @@ static void finish_job(struct recommender *r, struct recommend_job *job,
     int64_t *stage_ns = job->answer.stage_ns;
     int64_t start = clock_monotonic_ns();
     double diversity = isnan(request->diversity) ? job->profile->diversity : request->diversity;
+    if (request->candidates != NULL) {
+        diversity = 0.0; /* a list to be ranked is ranked by score */
+    }
     if (start / 1000 > job->deadline_us) {
         /* Too late already: what is optional is left out. */
         job->answer.degraded |= DEGRADED_DEADLINE;

@@ -53,6 +53,7 @@ enum {
     LIMIT_MAX = 200,
     REQUEST_ITEMS_MAX = 200, /* context items */
     REQUEST_EXCLUDE_MAX = 1000,
+    REQUEST_EXCLUDE_ROWS_MAX = 20000,
     SCORE_CANDIDATES_MAX = 1000,
     TIMEOUT_MS_DEFAULT = 50,
     TIMEOUT_MS_MIN = 1,
@@ -72,6 +73,8 @@ struct recommend_request {
     size_t n_items;
     const char *const *exclude;
     size_t n_exclude;
+    const uint32_t *exclude_rows; /* the same as rows, e.g. of an answer's earlier pages */
+    size_t n_exclude_rows;
     const char *const
         *candidates; /* score these and nothing else (POST /v1/score); NULL: retrieve */
     size_t n_candidates;

@@ -50,6 +50,7 @@ struct recommender {
     uint64_t *marks;              /* bit a row: excluded or already a candidate of this job */
     struct candidate *candidates; /* [CANDIDATES_MAX] of the job being ranked */
     size_t n_candidates;
+    struct candidate *picked; /* [SCORE_CANDIDATES_MAX] scratch of diversity */
     float *similarities;      /* [CANDIDATES_MAX] scratch */
     uint32_t *candidate_rows; /* [CANDIDATES_MAX] scratch */
     float *candidate_vectors; /* [CANDIDATES_MAX × D] scratch of diversity and explanation */

@@ -122,10 +122,14 @@ static enum status check_ids(const char *const *ids, size_t n, size_t n_max, con
 
 static enum status check_numbers(const struct recommend_request *request, struct error *err)
 {
-    if (request->limit < LIMIT_MIN ||
-        request->limit > (request->candidates != NULL ? (size_t)SCORE_CANDIDATES_MAX : LIMIT_MAX)) {
+    int limit_max = request->candidates != NULL ? (int)SCORE_CANDIDATES_MAX : (int)LIMIT_MAX;
+    if (request->limit < LIMIT_MIN || request->limit > (size_t)limit_max) {
         return error_set_field(err, STATUS_INVALID, "limit", "limit must be %d to %d", LIMIT_MIN,
-                               LIMIT_MAX);
+                               limit_max);
+    }
+    if (request->n_exclude_rows > REQUEST_EXCLUDE_ROWS_MAX) {
+        return error_set_field(err, STATUS_INVALID, "exclude", "more than %d rows are excluded",
+                               REQUEST_EXCLUDE_ROWS_MAX);
     }
     if (request->timeout_ms < TIMEOUT_MS_MIN || request->timeout_ms > TIMEOUT_MS_MAX) {
         return error_set_field(err, STATUS_INVALID, "timeout_ms", "timeout_ms must be %d to %d",

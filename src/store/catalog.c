@@ -325,7 +325,7 @@ static enum status grow_columns(const struct loading *loading)
     struct catalog *catalog = loading->catalog;
     if (catalog->n_columns < catalog->columns_cap)
         return STATUS_OK;
-    size_t cap = catalog->columns_cap == 0 ? 2 * N_CATALOG_FIXED : 2 * catalog->columns_cap;
+    size_t cap = catalog->columns_cap == 0 ? (size_t)2 * N_CATALOG_FIXED : 2 * catalog->columns_cap;
     struct catalog_column *columns = mem_realloc_array(catalog->columns, cap, sizeof(*columns));
     if (columns == NULL)
         return fail_nomem(loading->err);
@@ -410,7 +410,7 @@ static enum status load_column(const struct loading *loading, sqlite3_stmt *stat
         return DAMAGED(loading, "column %.60s has an unknown type", name);
     struct column_memory *memory = NULL;
     enum status status = new_column(loading, name, (enum column_type)type, &memory);
-    if (status != STATUS_OK)
+    if (memory == NULL)
         return status;
     if (type == COLUMN_TEXT || type == COLUMN_CATEGORY)
         return load_codes(loading, &data, &dictionary, memory);
@@ -498,6 +498,8 @@ static enum status sort_by_popularity(const struct loading *loading, const doubl
 {
     struct catalog *catalog = loading->catalog;
     size_t n = catalog->n;
+    if (popularity == NULL)
+        return DAMAGED(loading, "no numbers of popularity");
     for (size_t i = 0; i < n; i++) {
         if (isnan(popularity[i]) || popularity[i] < 0)
             return DAMAGED(loading, "row %zu has no popularity", i);

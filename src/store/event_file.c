@@ -43,15 +43,11 @@ enum status event_reader_open_table(struct table *table, struct event_reader **o
 {
     *out = NULL;
     enum status status = check_columns(table, err);
-    struct event_reader *reader = NULL;
-    if (status == STATUS_OK) {
-        reader = mem_calloc(1, sizeof(*reader));
-        if (reader == NULL)
-            status = error_set(err, STATUS_NOMEM, "no memory to read events");
-    }
-    if (status != STATUS_OK) {
+    struct event_reader *reader = status == STATUS_OK ? mem_calloc(1, sizeof(*reader)) : NULL;
+    if (reader == NULL) {
         table_close(table);
-        return status;
+        return status == STATUS_OK ? error_set(err, STATUS_NOMEM, "no memory to read events")
+                                   : status;
     }
     reader->table = table;
     *out = reader;

@@ -58,11 +58,11 @@ static enum status session_number(struct loading *loading, uint32_t user, const 
     *number = NO_SESSION;
     if (session_id == NULL || loading->config->grouping != EVENTS_BY_SESSION)
         return STATUS_OK;
-    char key[sizeof(user) + 128];
+    char key[sizeof(user) + 128 + 1];
     size_t len = strlen(session_id);
-    assert(len <= sizeof(key) - sizeof(user)); /* the reader lets no longer id pass */
+    assert(len < sizeof(key) - sizeof(user)); /* the reader lets no longer id pass */
     memcpy(key, &user, sizeof(user));
-    memcpy(key + sizeof(user), session_id, len);
+    memcpy(key + sizeof(user), session_id, len + 1); /* the NUL is no part of the key */
     enum status status = idmap_add(loading->sessions, key, sizeof(user) + len, number);
     return status == STATUS_EXISTS ? STATUS_OK : status;
 }

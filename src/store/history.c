@@ -100,19 +100,16 @@ static bool text_id_valid(const char *id)
     return id != NULL && id_valid(id, strnlen(id, ID_BYTES_MAX + 1));
 }
 
-/* One parameter over the gate: the request path's call, whose arguments are a struct behind it.
- * NOLINTNEXTLINE(readability-function-size) */
-enum status history_fetch(struct history *history, const char *user_id, size_t n_max,
-                          int64_t deadline_us, history_fetch_fn *callback, void *context,
-                          struct error *err)
+enum status history_fetch(struct history *history, const struct history_query *query,
+                          history_fetch_fn *callback, void *context, struct error *err)
 {
-    if (!text_id_valid(user_id))
+    if (!text_id_valid(query->user_id))
         return error_set_field(err, STATUS_INVALID, "user_id", "not an id of 1–%d bytes",
                                ID_BYTES_MAX);
-    if (n_max < 1 || n_max > HISTORY_MAX_MAX)
-        return error_set(err, STATUS_INVALID, "%zu events of a history are not in 1–%d", n_max,
-                         HISTORY_MAX_MAX);
-    struct history_fetch_call call = {user_id, n_max, deadline_us, callback, context};
+    if (query->n_max < 1 || query->n_max > HISTORY_MAX_MAX)
+        return error_set(err, STATUS_INVALID, "%zu events of a history are not in 1–%d",
+                         query->n_max, HISTORY_MAX_MAX);
+    struct history_fetch_call call = {*query, callback, context};
     return history->backend->fetch(history, &call, err);
 }
 

@@ -80,11 +80,17 @@ struct history_result {
 };
 typedef void history_fetch_fn(void *context, const struct history_result *result);
 
-/* The newest n_max events of user_id. The callback comes by deadline_us (monotonic) at the latest,
+struct history_query {
+    const char *user_id; /* borrowed for the call */
+    size_t n_max;        /* 1 to HISTORY_MAX_MAX */
+    int64_t deadline_us; /* monotonic */
+};
+
+/* The newest n_max events of user_id. The callback comes by deadline_us at the latest,
  * within the loop's timer precision, then with TIMEOUT. Errors: INVALID, NOMEM, UNAVAILABLE (not
  * connected, and reconnection is backing off: fails at once rather than waiting). */
-enum status history_fetch(struct history *history, const char *user_id, size_t n_max,
-                          int64_t deadline_us, history_fetch_fn *callback, void *context,
+enum status history_fetch(struct history *history, const struct history_query *query,
+                          history_fetch_fn *callback, void *context,
                           struct error *err) STATUS_CHECKED;
 
 struct history_event_in {

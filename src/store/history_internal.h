@@ -12,9 +12,7 @@
  * callback, anything else none. */
 
 struct history_fetch_call {
-    const char *user_id;
-    size_t n_max;
-    int64_t deadline_us;
+    struct history_query query;
     history_fetch_fn *callback;
     void *context;
 };

@@ -200,7 +200,7 @@ static enum status redis_fetch_start(struct history *base, const struct history_
     struct redis_history *history = redis_of(base);
     enum status status = redis_connection_check(history, err);
     if (status == STATUS_OK)
-        status = reserve_items(history, asked->n_max, err);
+        status = reserve_items(history, asked->query.n_max, err);
     if (status != STATUS_OK)
         return status;
     struct redis_fetch *fetch = mem_alloc(sizeof(*fetch));
@@ -211,14 +211,14 @@ static enum status redis_fetch_start(struct history *base, const struct history_
                  .on_reply = fetch_reply,
                  .on_fail = fetch_fail,
                  .free = redis_call_free,
-                 .deadline_us = asked->deadline_us},
+                 .deadline_us = asked->query.deadline_us},
         .part = {.call = &fetch->call},
-        .n_max = asked->n_max,
+        .n_max = asked->query.n_max,
         .callback = asked->callback,
         .context = asked->context,
     };
     buf_reset(&history->key);
-    key_list(&history->key, history->store, asked->user_id);
+    key_list(&history->key, history->store, asked->query.user_id);
     status = history->key.status;
     if (status != STATUS_OK)
         error_set(err, status, "the key of a user: %s", status_text(status));
@@ -230,7 +230,7 @@ static enum status redis_fetch_start(struct history *base, const struct history_
     redis_put(&command, "LRANGE");
     redis_put_bytes(&command, history->key.data, history->key.len);
     redis_put(&command, "0");
-    redis_put_int(&command, (int64_t)asked->n_max - 1);
+    redis_put_int(&command, (int64_t)asked->query.n_max - 1);
     if (redis_command_send(&command, &fetch->part))
         return STATUS_OK;
     status = redis_call_refuse(&fetch->call, err);

@@ -206,7 +206,8 @@ static enum status sqlite_fetch_start(struct history *base, const struct history
     const struct sqlite_store *store = history->store;
     if (history->closing)
         return error_set(err, STATUS_UNAVAILABLE, "the history is being closed");
-    size_t n_max = asked->n_max < store->history_max ? asked->n_max : store->history_max;
+    size_t n_max =
+        asked->query.n_max < store->history_max ? asked->query.n_max : store->history_max;
     struct fetched fetched = {
         .items = mem_alloc_array(n_max, sizeof(struct history_item)),
         .texts = mem_alloc_array(n_max, ID_BYTES_MAX),
@@ -217,7 +218,7 @@ static enum status sqlite_fetch_start(struct history *base, const struct history
         return error_set(err, STATUS_NOMEM, "out of memory");
     }
     int64_t oldest_ms = store->ttl_ms > 0 ? clock_unix_ms() - store->ttl_ms : INT64_MIN;
-    int faults = sqlite3_bind_text(history->fetch, 1, asked->user_id, -1, SQLITE_STATIC) |
+    int faults = sqlite3_bind_text(history->fetch, 1, asked->query.user_id, -1, SQLITE_STATIC) |
                  sqlite3_bind_int64(history->fetch, 2, oldest_ms) |
                  sqlite3_bind_int64(history->fetch, 3, (int64_t)n_max);
     int code = faults == SQLITE_OK ? fetch_rows(history->fetch, n_max, &fetched) : SQLITE_NOMEM;

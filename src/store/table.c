@@ -382,8 +382,9 @@ static enum status next_json(struct table *table, struct error *err)
     arena_reset(&table->arena);
     table->record_line = table->line;
     struct error fault = {.code = STATUS_OK};
-    enum status status = json_line_parse(table->json, line.text, line.content_len, &table->arena,
-                                         table->fields, &table->n_fields, &fault);
+    struct json_fields fields = {.arena = &table->arena, .fields = table->fields};
+    enum status status = json_line_parse(table->json, line.text, line.content_len, &fields, &fault);
+    table->n_fields = fields.n;
     if (status == STATUS_OK)
         return STATUS_OK;
     (void)table_fail(table, table->line, NULL, err, status, "%s", fault.message);
@@ -466,7 +467,7 @@ enum status table_open(const char *path, char separator, struct table **out, str
     *out = NULL;
     struct table *table = NULL;
     enum status status = new_table(path, &table, err);
-    if (status != STATUS_OK)
+    if (table == NULL)
         return status;
     table->fd = strcmp(path, "-") == 0 ? dup(STDIN_FILENO) : open(path, O_RDONLY | O_CLOEXEC);
     if (table->fd < 0)
@@ -487,7 +488,7 @@ enum status table_open_bytes(const void *bytes, size_t n_bytes, const char *name
     *out = NULL;
     struct table *table = NULL;
     enum status status = new_table(name, &table, err);
-    if (status != STATUS_OK)
+    if (table == NULL)
         return status;
     table->bytes = bytes;
     table->bytes_left = n_bytes;

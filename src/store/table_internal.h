@@ -36,11 +36,16 @@ enum status event_reader_open_table(struct table *table, struct event_reader **o
 struct json_line;
 enum status json_line_open(struct json_line **out) STATUS_CHECKED; /* OK or NOMEM */
 void json_line_close(struct json_line *json);
-/* Members of the object in line[0..len) as fields[0..*n_fields), at most TABLE_COLUMNS_MAX. Texts
- * are borrowed from json and arena until the next call. Errors: INVALID, LIMIT, NOMEM, with the
- * member's name as the error's field and no file or line in the message. */
+/* Where a line's members go: the caller's arena and its fields[TABLE_COLUMNS_MAX]. */
+struct json_fields {
+    struct arena *arena;
+    struct table_field *fields;
+    size_t n; /* filled; 0 after a failure */
+};
+/* Members of the object in line[0..len). Texts are borrowed from json and the arena until the next
+ * call. Errors: INVALID, LIMIT, NOMEM, with the member's name as the error's field and no file or
+ * line in the message. */
 enum status json_line_parse(struct json_line *json, const char *line, size_t len,
-                            struct arena *arena, struct table_field *fields, size_t *n_fields,
-                            struct error *err) STATUS_CHECKED;
+                            struct json_fields *out, struct error *err) STATUS_CHECKED;
 
 #endif

@@ -2,6 +2,7 @@
 
 #include <cjson/cJSON.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -175,13 +176,10 @@ static enum status put_value(struct members *members, const char *name, const cJ
 
 static const char *prefixed_name(struct arena *arena, const char *name)
 {
-    size_t prefix_len = strlen(ATTRIBUTES_PREFIX);
-    size_t name_len = strlen(name);
-    char *joined = arena_alloc(arena, prefix_len + name_len + 1);
-    if (joined == NULL)
-        return NULL;
-    memcpy(joined, ATTRIBUTES_PREFIX, prefix_len);
-    memcpy(joined + prefix_len, name, name_len + 1);
+    size_t n_bytes = sizeof(ATTRIBUTES_PREFIX) + strlen(name);
+    char *joined = arena_alloc(arena, n_bytes);
+    if (joined != NULL)
+        (void)snprintf(joined, n_bytes, "%s%s", ATTRIBUTES_PREFIX, name);
     return joined;
 }
 
@@ -254,10 +252,9 @@ static bool is_blank(const char *text, const char *end)
 }
 
 enum status json_line_parse(struct json_line *json, const char *line, size_t len,
-                            struct arena *arena, struct table_field *fields, size_t *n_fields,
-                            struct error *err)
+                            struct json_fields *out, struct error *err)
 {
-    *n_fields = 0;
+    out->n = 0;
     cJSON_Delete(json->tree);
     json->tree = NULL;
     json->next_number = 0;
@@ -274,9 +271,9 @@ enum status json_line_parse(struct json_line *json, const char *line, size_t len
                          (size_t)(end - line) + 1);
     if (!cJSON_IsObject(json->tree))
         return error_set(err, STATUS_INVALID, "not a JSON object");
-    struct members members = {.json = json, .arena = arena, .fields = fields, .err = err};
+    struct members members = {.json = json, .arena = out->arena, .fields = out->fields, .err = err};
     status = put_members(&members, json->tree);
     if (status == STATUS_OK)
-        *n_fields = members.n;
+        out->n = members.n;
     return status;
 }

@@ -49,8 +49,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     struct target target = {.workers = 2, .ratio = 0.5};
     struct options options = {.target = &target};
     struct error err = {.message = ""};
-    enum status status =
-        options_parse_config(&TABLE, (const char *)data, size, "fuzz", &target, &options, &err);
+    enum status status = options_parse_config(
+        &TABLE, &(struct options_text){"fuzz", (const char *)data, size}, &target, &options, &err);
     if (target.workers < 1 || target.workers > 64 ||
         !(target.ratio >= 0.0 && target.ratio <= 1.0)) {
         abort();

@@ -1,9 +1,10 @@
-#include "base/alloc.h"
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/parse.h"
 #include "store/history.h"
 

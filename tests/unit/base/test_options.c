@@ -96,8 +96,8 @@ static enum status parse_config(const char *text)
 {
     err = (struct error){0};
     options_free(&options);
-    return options_parse_config(&table, text, strlen(text), "aisle.conf", &settings, &options,
-                                &err);
+    return options_parse_config(&table, &(struct options_text){"aisle.conf", text, strlen(text)},
+                                &settings, &options, &err);
 }
 
 /* The variables of the process are set by one thread, before anything reads them. */
@@ -348,9 +348,10 @@ static void options_parse_config_bad_lines_name_the_line(void **state)
         assert_message(cases[i].message);
     }
     options_free(&options);
-    assert_int_equal(options_parse_config(&table, "listen = a\0b\n", 13, "aisle.conf", &settings,
-                                          &options, &err),
-                     STATUS_INVALID);
+    assert_int_equal(
+        options_parse_config(&table, &(struct options_text){"aisle.conf", "listen = a\0b\n", 13},
+                             &settings, &options, &err),
+        STATUS_INVALID);
     assert_message("aisle.conf:1: NUL byte");
 }
 

@@ -186,7 +186,9 @@ static void vector_index_build_half_precision_without_queries_builds(void **stat
     assert_true(measured.recall >= 0.9);
     struct vector_index_config open_config = {path, &vectors, measured.search_parameters, false};
     assert_int_equal(vector_index_open(&open_config, &index, &err), STATUS_OK);
-    assert_int_equal(vector_index_search(index, fixture.data, 1, 1, &score, &row, &err), STATUS_OK);
+    assert_int_equal(vector_index_search(index, &(struct vector_query){fixture.data, 1, 1},
+                                         &(struct vector_hits){&score, &row}, &err),
+                     STATUS_OK);
     assert_int_equal(row, 0); /* a unit vector's nearest is itself */
     assert_true(fabsf(score - 1.0F) < 0.01F);
     vector_index_close(index);

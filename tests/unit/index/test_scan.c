@@ -62,7 +62,9 @@ static void compare_with_naive(size_t n, size_t dim, size_t k, enum vector_type 
     rows[k] = 4711;
 
     scan_naive(&vectors, query, candidates, n, k, scores_naive, rows_naive);
-    assert_int_equal(vector_scan_all(&vectors, query, k, scores, rows, &err), STATUS_OK);
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){query, 1, k},
+                                     &(struct vector_hits){scores, rows}, &err),
+                     STATUS_OK);
     assert_memory_equal(rows, rows_naive, k * sizeof *rows);
     assert_memory_equal(scores, scores_naive, k * sizeof *scores);
 
@@ -75,9 +77,10 @@ static void compare_with_naive(size_t n, size_t dim, size_t k, enum vector_type 
         }
     }
     scan_naive(&vectors, query, candidates, n_candidates, k, scores_naive, rows_naive);
-    assert_int_equal(
-        vector_scan_rows(&vectors, query, candidates, n_candidates, k, scores, rows, &err),
-        STATUS_OK);
+    assert_int_equal(vector_scan_rows(&vectors, candidates, n_candidates,
+                                      &(struct vector_query){query, 1, k},
+                                      &(struct vector_hits){scores, rows}, &err),
+                     STATUS_OK);
     assert_memory_equal(rows, rows_naive, k * sizeof *rows);
     assert_memory_equal(scores, scores_naive, k * sizeof *scores);
     assert_true(scores[k] == 4711.0F && rows[k] == 4711);
@@ -110,10 +113,42 @@ static void index_scan_queries_batch_equals_single(void **state)
     int64_t one_rows[K];
     struct error err;
     fixture_init(&fixture, N, DIM, B);
-    index_scan_queries(&fixture.vectors, fixture.queries, B, K, scores, rows);
+    index_scan_queries(&fixture.vectors, &(struct vector_query){fixture.queries, B, K},
+                       &(struct vector_hits){scores, rows});
     for (size_t q = 0; q < B; q++) {
-        assert_int_equal(vector_scan_all(&fixture.vectors, fixture.queries + q * DIM, K, one_scores,
-                                         one_rows, &err),
+        assert_int_equal(vector_scan_all(&fixture.vectors,
+                                         &(struct vector_query){fixture.queries + q * DIM, 1, K},
+                                         &(struct vector_hits){one_scores, one_rows}, &err),
+                         STATUS_OK);
+        assert_memory_equal(one_scores, scores + q * K, sizeof one_scores);
+        assert_memory_equal(one_rows, rows + q * K, sizeof one_rows);
+    }
+    fixture_free(&fixture);
+}
+
+static void vector_scan_rows_batch_equals_single(void **state)
+{
+    (void)state;
+    enum { N = 600, DIM = 24, B = 3, K = 33, CANDIDATES = 300 };
+    struct fixture fixture;
+    uint32_t candidates[CANDIDATES];
+    static float scores[B * K];
+    static int64_t rows[B * K];
+    float one_scores[K];
+    int64_t one_rows[K];
+    struct error err;
+    fixture_init(&fixture, N, DIM, B);
+    for (uint32_t i = 0; i < CANDIDATES; i++) {
+        candidates[i] = 2 * i;
+    }
+    assert_int_equal(vector_scan_rows(&fixture.vectors, candidates, CANDIDATES,
+                                      &(struct vector_query){fixture.queries, B, K},
+                                      &(struct vector_hits){scores, rows}, &err),
+                     STATUS_OK);
+    for (size_t q = 0; q < B; q++) {
+        assert_int_equal(vector_scan_rows(&fixture.vectors, candidates, CANDIDATES,
+                                          &(struct vector_query){fixture.queries + q * DIM, 1, K},
+                                          &(struct vector_hits){one_scores, one_rows}, &err),
                          STATUS_OK);
         assert_memory_equal(one_scores, scores + q * K, sizeof one_scores);
         assert_memory_equal(one_rows, rows + q * K, sizeof one_rows);
@@ -132,14 +167,24 @@ static void vector_scan_bad_arguments_are_invalid(void **state)
     uint32_t candidates[2] = {0, 2};
     struct vectors vectors = {data, 2, 2, VECTOR_F32};
     struct error err;
-    assert_int_equal(vector_scan_all(&vectors, query, 0, scores, rows, &err), STATUS_INVALID);
-    assert_int_equal(vector_scan_all(&vectors, query, SEARCH_K_MAX + 1, scores, rows, &err),
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){query, 1, 0},
+                                     &(struct vector_hits){scores, rows}, &err),
                      STATUS_INVALID);
-    assert_int_equal(vector_scan_all(&vectors, bad_query, 2, scores, rows, &err), STATUS_INVALID);
-    assert_int_equal(vector_scan_rows(&vectors, query, candidates, 2, 2, scores, rows, &err),
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){query, 1, SEARCH_K_MAX + 1},
+                                     &(struct vector_hits){scores, rows}, &err),
+                     STATUS_INVALID);
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){query, 0, 1},
+                                     &(struct vector_hits){scores, rows}, &err),
+                     STATUS_INVALID);
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){bad_query, 1, 2},
+                                     &(struct vector_hits){scores, rows}, &err),
+                     STATUS_INVALID);
+    assert_int_equal(vector_scan_rows(&vectors, candidates, 2, &(struct vector_query){query, 1, 2},
+                                      &(struct vector_hits){scores, rows}, &err),
                      STATUS_INVALID);
     assert_true(scores[0] == 7.0F && rows[0] == 7 && rows[1] == 7);
-    assert_int_equal(vector_scan_rows(&vectors, query, candidates, 1, 2, scores, rows, NULL),
+    assert_int_equal(vector_scan_rows(&vectors, candidates, 1, &(struct vector_query){query, 1, 2},
+                                      &(struct vector_hits){scores, rows}, NULL),
                      STATUS_OK);
     assert_true(rows[0] == 0 && rows[1] == VECTOR_INDEX_NO_ROW && isinf(scores[1]));
 }
@@ -153,7 +198,9 @@ static void vector_scan_all_allocates_nothing(void **state)
     struct vectors vectors = {data, 2, 2, VECTOR_F32};
     struct error err;
     uint64_t before = mem_count();
-    assert_int_equal(vector_scan_all(&vectors, data, 2, scores, rows, &err), STATUS_OK);
+    assert_int_equal(vector_scan_all(&vectors, &(struct vector_query){data, 1, 2},
+                                     &(struct vector_hits){scores, rows}, &err),
+                     STATUS_OK);
     assert_int_equal(mem_count(), before);
 }
 
@@ -162,6 +209,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(vector_scan_odd_sizes_equals_naive),
         cmocka_unit_test(index_scan_queries_batch_equals_single),
+        cmocka_unit_test(vector_scan_rows_batch_equals_single),
         cmocka_unit_test(vector_scan_bad_arguments_are_invalid),
         cmocka_unit_test(vector_scan_all_allocates_nothing),
     };

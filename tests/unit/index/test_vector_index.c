@@ -36,7 +36,8 @@ static void compare_with_exact(const char *factory, bool exact)
     assert_int_equal(info.n, N);
     assert_int_equal(info.dim, DIM);
     assert_int_equal(info.exact, exact);
-    assert_int_equal(vector_index_recall(index, &fixture.vectors, fixture.queries, N_QUERIES, K,
+    assert_int_equal(vector_index_recall(index, &fixture.vectors,
+                                         &(struct vector_query){fixture.queries, N_QUERIES, K},
                                          &mean, &worst, &err),
                      STATUS_OK);
     print_message("%s with \"%s\": recall@%d %.4f, worst %.4f, p50 %.1f us\n", factory,
@@ -79,8 +80,8 @@ static void vector_index_search_refined_reaches_recall(void **state)
 static void search_all(const struct vector_index *index, size_t k, float *scores, int64_t *rows)
 {
     struct error err = {.message = ""};
-    if (vector_index_search(index, fixture.queries, N_QUERIES, k, scores, rows, &err) !=
-        STATUS_OK) {
+    if (vector_index_search(index, &(struct vector_query){fixture.queries, N_QUERIES, k},
+                            &(struct vector_hits){scores, rows}, &err) != STATUS_OK) {
         fail_msg("%s", err.message);
     }
 }
@@ -90,9 +91,10 @@ static void search_each(const struct vector_index *index, size_t k, float *score
 {
     struct error err;
     for (size_t q = 0; q < N_QUERIES; q++) {
-        assert_int_equal(vector_index_search(index, fixture.queries + q * DIM, 1, k, scores + q * k,
-                                             rows + q * k, &err),
-                         STATUS_OK);
+        assert_int_equal(
+            vector_index_search(index, &(struct vector_query){fixture.queries + q * DIM, 1, k},
+                                &(struct vector_hits){scores + q * k, rows + q * k}, &err),
+            STATUS_OK);
     }
 }
 
@@ -142,7 +144,9 @@ static void vector_index_search_results_are_ordered_and_padded(void **state)
         struct error err;
         bool seen[FEW] = {false};
         size_t n = 0;
-        assert_int_equal(vector_index_search(index, fixture.queries, 1, K_OVER, scores, rows, &err),
+        assert_int_equal(vector_index_search(index,
+                                             &(struct vector_query){fixture.queries, 1, K_OVER},
+                                             &(struct vector_hits){scores, rows}, &err),
                          STATUS_OK);
         for (; n < K_OVER && rows[n] != VECTOR_INDEX_NO_ROW; n++) {
             assert_in_range(rows[n], 0, FEW - 1);
@@ -173,7 +177,8 @@ static void vector_index_search_largest_k_answers(void **state)
         struct vector_index *index = fixture_index(&fixture, factories[i], &measured, false);
         struct error err;
         assert_int_equal(
-            vector_index_search(index, fixture.queries, 1, SEARCH_K_MAX, scores, rows, &err),
+            vector_index_search(index, &(struct vector_query){fixture.queries, 1, SEARCH_K_MAX},
+                                &(struct vector_hits){scores, rows}, &err),
             STATUS_OK);
         assert_true(rows[K] >= 0);
         assert_int_equal(rows[SEARCH_K_MAX - 1], VECTOR_INDEX_NO_ROW);
@@ -197,20 +202,26 @@ static void vector_index_search_bad_arguments_are_invalid(void **state)
         static const float values[] = {NAN, INFINITY, -INFINITY};
         for (size_t j = 0; j < sizeof values / sizeof values[0]; j++) {
             bad[2 * DIM - 1] = values[j];
-            assert_int_equal(vector_index_search(index, bad, 2, 1, scores, rows, &err),
+            assert_int_equal(vector_index_search(index, &(struct vector_query){bad, 2, 1},
+                                                 &(struct vector_hits){scores, rows}, &err),
                              STATUS_INVALID);
             assert_non_null(strstr(err.message, "query 1"));
         }
         const float *good = fixture.queries;
-        assert_int_equal(vector_index_search(index, good, 1, 0, scores, rows, &err),
+        assert_int_equal(vector_index_search(index, &(struct vector_query){good, 1, 0},
+                                             &(struct vector_hits){scores, rows}, &err),
                          STATUS_INVALID);
-        assert_int_equal(vector_index_search(index, good, 1, SEARCH_K_MAX + 1, scores, rows, &err),
+        assert_int_equal(vector_index_search(index,
+                                             &(struct vector_query){good, 1, SEARCH_K_MAX + 1},
+                                             &(struct vector_hits){scores, rows}, &err),
                          STATUS_INVALID);
-        assert_int_equal(vector_index_search(index, good, 0, 1, scores, rows, &err),
+        assert_int_equal(vector_index_search(index, &(struct vector_query){good, 0, 1},
+                                             &(struct vector_hits){scores, rows}, &err),
                          STATUS_INVALID);
-        assert_int_equal(
-            vector_index_search(index, good, SEARCH_BATCH_MAX + 1, 1, scores, rows, NULL),
-            STATUS_INVALID);
+        assert_int_equal(vector_index_search(index,
+                                             &(struct vector_query){good, SEARCH_BATCH_MAX + 1, 1},
+                                             &(struct vector_hits){scores, rows}, NULL),
+                         STATUS_INVALID);
         assert_true(scores[0] == 7.0F && rows[0] == 7);
         vector_index_close(index);
     }
@@ -227,7 +238,8 @@ static void vector_index_search_does_not_allocate(void **state)
         struct vector_index *index = fixture_index(&fixture, factories[i], &measured, i == 1);
         struct error err;
         uint64_t before = mem_count();
-        assert_int_equal(vector_index_search(index, fixture.queries, 1, K, scores, rows, &err),
+        assert_int_equal(vector_index_search(index, &(struct vector_query){fixture.queries, 1, K},
+                                             &(struct vector_hits){scores, rows}, &err),
                          STATUS_OK);
         assert_int_equal(mem_count(), before);
         vector_index_close(index);
@@ -245,8 +257,9 @@ static void *work(void *argument)
 {
     struct worker *worker = argument;
     vector_index_single_thread();
-    worker->status = vector_index_search(worker->index, fixture.queries, N_QUERIES, K,
-                                         worker->scores, worker->rows, NULL);
+    worker->status =
+        vector_index_search(worker->index, &(struct vector_query){fixture.queries, N_QUERIES, K},
+                            &(struct vector_hits){worker->scores, worker->rows}, NULL);
     return NULL;
 }
 
@@ -369,14 +382,18 @@ static void vector_index_recall_bad_arguments_are_refused(void **state)
     double mean = 7.0;
     double worst = 7.0;
     other.n--;
-    assert_int_equal(vector_index_recall(index, &other, fixture.queries, 1, 1, &mean, &worst, &err),
+    assert_int_equal(vector_index_recall(index, &other,
+                                         &(struct vector_query){fixture.queries, 1, 1}, &mean,
+                                         &worst, &err),
                      STATUS_MISMATCH);
-    assert_int_equal(
-        vector_index_recall(index, &fixture.vectors, fixture.queries, 0, 1, &mean, &worst, &err),
-        STATUS_INVALID);
-    assert_int_equal(
-        vector_index_recall(index, &fixture.vectors, fixture.queries, 1, 0, &mean, &worst, &err),
-        STATUS_INVALID);
+    assert_int_equal(vector_index_recall(index, &fixture.vectors,
+                                         &(struct vector_query){fixture.queries, 0, 1}, &mean,
+                                         &worst, &err),
+                     STATUS_INVALID);
+    assert_int_equal(vector_index_recall(index, &fixture.vectors,
+                                         &(struct vector_query){fixture.queries, 1, 0}, &mean,
+                                         &worst, &err),
+                     STATUS_INVALID);
     assert_true(mean == 7.0 && worst == 7.0);
     vector_index_close(index);
     vector_index_close(NULL);

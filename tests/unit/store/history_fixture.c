@@ -230,7 +230,8 @@ int64_t fixture_in_ms(int64_t ms)
 struct seen fixture_fetch(struct worker *worker, const char *user, size_t n_max)
 {
     struct seen seen = {.n_calls = 0};
-    assert_int_equal(history_fetch(worker->history, user, n_max, fixture_in_ms(10000),
+    assert_int_equal(history_fetch(worker->history,
+                                   &(struct history_query){user, n_max, fixture_in_ms(10000)},
                                    fixture_on_fetch, &seen, NULL),
                      STATUS_OK);
     fixture_wait_calls(worker, &seen, 1);

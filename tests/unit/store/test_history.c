@@ -165,12 +165,12 @@ static void history_calls_invalid_arguments_are_refused(void **state)
     events[0].value = (double)INFINITY;
     assert_int_equal(history_append(history, events, 1, fixture_on_append, &seen, NULL),
                      STATUS_INVALID);
-    assert_int_equal(
-        history_fetch(history, "", 5, fixture_in_ms(1000), fixture_on_fetch, &seen, NULL),
-        STATUS_INVALID);
-    assert_int_equal(
-        history_fetch(history, "anna", 0, fixture_in_ms(1000), fixture_on_fetch, &seen, NULL),
-        STATUS_INVALID);
+    assert_int_equal(history_fetch(history, &(struct history_query){"", 5, fixture_in_ms(1000)},
+                                   fixture_on_fetch, &seen, NULL),
+                     STATUS_INVALID);
+    assert_int_equal(history_fetch(history, &(struct history_query){"anna", 0, fixture_in_ms(1000)},
+                                   fixture_on_fetch, &seen, NULL),
+                     STATUS_INVALID);
     assert_int_equal(history_erase(history, "a\n", fixture_on_erase, &seen, NULL), STATUS_INVALID);
     assert_int_equal(fixture_fetch(&worker, "anna", 5).n_items, 0);
     assert_int_equal(seen.n_calls, 0);
@@ -297,8 +297,9 @@ static void history_calls_out_of_memory_change_nothing(void **state)
     assert_int_equal(fixture_fetch(&worker, "anna", 5).n_items, 1);
     for (int nth = 1; nth < 20 && n_good < 2; nth++) {
         mem_fail_nth(nth);
-        enum status status = history_fetch(worker.history, "anna", 200, fixture_in_ms(5000),
-                                           fixture_on_fetch, &seen, NULL);
+        enum status status =
+            history_fetch(worker.history, &(struct history_query){"anna", 200, fixture_in_ms(5000)},
+                          fixture_on_fetch, &seen, NULL);
         mem_fail_nth(0);
         assert_true(status == STATUS_OK || status == STATUS_NOMEM);
         n_good += status == STATUS_OK ? 1 : 0;

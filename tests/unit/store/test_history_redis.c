@@ -245,7 +245,8 @@ static void history_fetch_killed_server_fails_then_recovers(void **state)
     struct seen seen = {.n_calls = 0};
     assert_int_equal(fixture_append(&worker, &event, 1).status, STATUS_OK);
     kill(fixture_server.pid, SIGSTOP);
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(10000),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(10000)},
                                    fixture_on_fetch, &seen, NULL),
                      STATUS_OK);
     fixture_server_stop(&fixture_server);
@@ -253,7 +254,8 @@ static void history_fetch_killed_server_fails_then_recovers(void **state)
     assert_int_equal(seen.status, STATUS_UNAVAILABLE);
     struct error error = {.code = STATUS_OK};
     assert_false(history_ready(worker.history));
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(10000),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(10000)},
                                    fixture_on_fetch, &seen, &error),
                      STATUS_UNAVAILABLE);
     assert_true(error.message[0] != '\0');
@@ -304,8 +306,9 @@ static void history_open_unknown_host_is_unavailable(void **state)
     fixture_worker_open_config(&worker, &config);
     struct seen seen = {.n_calls = 0};
     struct error error = {.code = STATUS_OK};
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(50), fixture_on_fetch,
-                                   &seen, &error),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(50)},
+                                   fixture_on_fetch, &seen, &error),
                      STATUS_UNAVAILABLE);
     assert_non_null(strstr(error.message, "no-such-host.invalid"));
     assert_int_equal(event_base_loop(worker.base, EVLOOP_ONCE), 0); /* a look-up on its thread */
@@ -328,12 +331,13 @@ static void history_fetch_stopped_server_is_late_then_dropped(void **state)
     struct seen late = {.n_calls = 0};
     struct seen later = {.n_calls = 0};
     int64_t deadline_us = fixture_in_ms(60);
-    assert_int_equal(history_fetch(worker.history, "anna", 5, deadline_us + 40000, fixture_on_fetch,
-                                   &later, NULL),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, deadline_us + 40000},
+                                   fixture_on_fetch, &later, NULL),
                      STATUS_OK);
-    assert_int_equal(
-        history_fetch(worker.history, "anna", 5, deadline_us, fixture_on_fetch, &late, NULL),
-        STATUS_OK);
+    assert_int_equal(history_fetch(worker.history, &(struct history_query){"anna", 5, deadline_us},
+                                   fixture_on_fetch, &late, NULL),
+                     STATUS_OK);
     fixture_wait_calls(&worker, &late, 1);
     assert_int_equal(late.status, STATUS_TIMEOUT);
     assert_true(late.at_us >= deadline_us);
@@ -346,7 +350,8 @@ static void history_fetch_stopped_server_is_late_then_dropped(void **state)
     assert_int_equal(fixture_fetch(&worker, "anna", 5).n_items, 1);
     assert_int_equal(late.n_calls, 1);
     kill(fixture_server.pid, SIGSTOP);
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(10000),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(10000)},
                                    fixture_on_fetch, &late, NULL),
                      STATUS_OK);
     fixture_wait_calls(&worker, &late, 2); /* the watchdog, long before the deadline */
@@ -375,20 +380,22 @@ static void history_fetch_silent_server_times_out_at_deadline(void **state)
     struct seen seen = {.n_calls = 0};
     struct seen other = {.n_calls = 0};
     int64_t deadline_us = fixture_in_ms(50);
-    assert_int_equal(
-        history_fetch(worker.history, "anna", 5, deadline_us, fixture_on_fetch, &seen, NULL),
-        STATUS_OK);
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(9000), fixture_on_fetch,
-                                   &other, NULL),
+    assert_int_equal(history_fetch(worker.history, &(struct history_query){"anna", 5, deadline_us},
+                                   fixture_on_fetch, &seen, NULL),
+                     STATUS_OK);
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(9000)},
+                                   fixture_on_fetch, &other, NULL),
                      STATUS_OK);
     fixture_wait_calls(&worker, &seen, 1);
     assert_int_equal(seen.status, STATUS_TIMEOUT);
     assert_true(seen.at_us >= deadline_us);
     fixture_wait_calls(&worker, &other, 1); /* the connect timeout */
     assert_int_equal(other.status, STATUS_UNAVAILABLE);
-    assert_int_equal(
-        history_fetch(worker.history, "anna", 5, fixture_in_ms(50), fixture_on_fetch, &seen, NULL),
-        STATUS_UNAVAILABLE);
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(50)},
+                                   fixture_on_fetch, &seen, NULL),
+                     STATUS_UNAVAILABLE);
     assert_int_equal(seen.n_calls, 1);
     fixture_worker_close(&worker);
     close(fd);
@@ -402,8 +409,9 @@ static void history_fetch_absent_server_is_unavailable(void **state)
     fixture_worker_open_config(&worker, &config);
     struct seen seen = {.n_calls = 0};
     struct error error = {.code = STATUS_OK};
-    assert_int_equal(history_fetch(worker.history, "anna", 5, fixture_in_ms(50), fixture_on_fetch,
-                                   &seen, &error),
+    assert_int_equal(history_fetch(worker.history,
+                                   &(struct history_query){"anna", 5, fixture_in_ms(50)},
+                                   fixture_on_fetch, &seen, &error),
                      STATUS_UNAVAILABLE);
     assert_non_null(strstr(error.message, "No such file"));
     assert_int_equal(seen.n_calls, 0);
