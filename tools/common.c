@@ -29,7 +29,7 @@ int command_failed(const char *command, const struct error *err)
 {
     (void)fprintf(stderr, "%s: %s\n", command,
                   err->message[0] != '\0' ? err->message : status_text(err->code));
-    return EXIT_CODE_FAILED;
+    return strncmp(err->field, "--", 2) == 0 ? EXIT_CODE_USAGE : EXIT_CODE_FAILED;
 }
 
 int command_usage(const char *command, const char *format, ...)

@@ -16,8 +16,8 @@ enum { EXIT_CODE_DONE = 0, EXIT_CODE_FAILED = 1, EXIT_CODE_USAGE = 2 };
 bool command_parse(const struct option_table *table, int argc, const char *const *argv,
                    void *target, struct options *options, int *exit_code);
 
-/* "aisle synth: reason" on stderr; returns EXIT_CODE_FAILED. An empty message is replaced by the
- * status' text. */
+/* "aisle synth: reason" on stderr; returns EXIT_CODE_FAILED, or EXIT_CODE_USAGE when the field at
+ * fault is a flag ("--listen"). An empty message is replaced by the status' text. */
 int command_failed(const char *command, const struct error *err);
 /* "aisle synth: reason" and where help is; returns EXIT_CODE_USAGE. */
 int command_usage(const char *command, const char *format, ...)

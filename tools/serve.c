@@ -144,6 +144,14 @@ static enum status open_release(const struct serve_options *options, struct part
     return profile_set_load(profiles, &parts->profiles, err);
 }
 
+/* A value that makes no sense is the command line's fault. */
+static void blame_flag(enum status status, const char *flag, struct error *err)
+{
+    if (status == STATUS_INVALID) {
+        (void)snprintf(err->field, sizeof err->field, "%s", flag);
+    }
+}
+
 static enum status open_history(const struct serve_options *options, struct parts *parts,
                                 struct error *err)
 {
@@ -154,9 +162,9 @@ static enum status open_history(const struct serve_options *options, struct part
     history_config_default(&config);
     if (!parse_duration_ms(options->history_ttl, strlen(options->history_ttl), &ttl_ms) ||
         ttl_ms < 0) {
-        return error_set(err, STATUS_INVALID,
-                         "--history-ttl: %s is no duration, for example 30m, 720h or 0",
-                         options->history_ttl);
+        return error_set_field(err, STATUS_INVALID, "--history-ttl",
+                               "--history-ttl: %s is no duration, for example 30m, 720h or 0",
+                               options->history_ttl);
     }
     config.ttl_s = ttl_ms / MS_PER_S;
     config.password = options->redis_password;
@@ -169,6 +177,7 @@ static enum status open_history(const struct serve_options *options, struct part
     enum status status = history_store_open(&config, &parts->history, err);
     if (status != STATUS_OK) {
         error_prefix(err, "--history: ");
+        blame_flag(status, "--history", err);
     }
     return status;
 }
@@ -195,7 +204,9 @@ static enum status start(const struct serve_options *options, struct parts *part
     config.engine = parts->engine;
     config.profiles = &parts->profiles;
     config.history = parts->history;
-    return server_start(&config, &parts->server, err);
+    status = server_start(&config, &parts->server, err);
+    blame_flag(status, "--listen", err);
+    return status;
 }
 
 static void stop(struct parts *parts)

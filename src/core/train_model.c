@@ -65,8 +65,9 @@ static enum status check_config(struct training *training, struct error *err)
         return error_set(err, STATUS_INVALID, "items, events and an output folder must be given");
     }
     if (config->model == NULL || strcmp(config->model, "decay") != 0) {
-        return error_set(err, STATUS_INVALID, "unknown model %.32s; known: decay",
-                         config->model != NULL ? config->model : "");
+        return error_set_field(err, STATUS_INVALID, "--model",
+                               "--model: unknown model %.32s; known: decay",
+                               config->model != NULL ? config->model : "");
     }
     if (strcmp(config->events_path, "-") == 0) {
         return error_set(err, STATUS_INVALID, "events are read twice and must be a file");

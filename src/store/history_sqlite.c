@@ -206,8 +206,7 @@ static enum status sqlite_fetch_start(struct history *base, const struct history
     const struct sqlite_store *store = history->store;
     if (history->closing)
         return error_set(err, STATUS_UNAVAILABLE, "the history is being closed");
-    size_t n_max =
-        asked->query.n_max < store->history_max ? asked->query.n_max : store->history_max;
+    size_t n_max = asked->query.n_max;
     struct fetched fetched = {
         .items = mem_alloc_array(n_max, sizeof(struct history_item)),
         .texts = mem_alloc_array(n_max, ID_BYTES_MAX),

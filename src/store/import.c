@@ -274,8 +274,9 @@ static enum status unknown_format(const char *format, struct error *err)
     for (size_t i = 0; i < N_FORMATS; i++) {
         buf_printf(&names, "%s%s", i > 0 ? ", " : "", FORMATS[i].name);
     }
-    enum status status = error_set(err, STATUS_INVALID, "unknown format \"%.40s\"; there are: %s",
-                                   format, buf_text(&names));
+    enum status status = error_set_field(err, STATUS_INVALID, "--from",
+                                         "--from: unknown format \"%.40s\"; there are: %s", format,
+                                         buf_text(&names));
     buf_free(&names);
     return status;
 }
