@@ -36,6 +36,13 @@ enum {
     /* Batches of a worker under way; beyond: 503. One of a thousand requests for 200 items each is
      * an answer of 60 MB. */
     BATCHES_MAX = 8,
+    BATCH_ANSWER_MAX_BYTES = 64 << 20, /* one batch's answer; beyond: 413 */
+    /* Bytes of batch answers that a worker holds, being made or waiting for slow readers: with more
+     * than the first no new batch begins, at the second the growing ones end with a 503. */
+    BATCH_BYTES_REFUSE = 64 << 20,
+    BATCH_BYTES_MAX = 192 << 20,
+    BATCH_RUN_MAX = 16,    /* elements of batches in one run: their deadlines count from it */
+    TURN_BUDGET_US = 5000, /* of work in one turn of the loop, before the sockets come again */
     BATCH_BODY_MAX_BYTES = 8 << 20,
     ARENA_BLOCK_BYTES = 64 << 10,
     ARENA_MAX_BYTES = 8 << 20,
@@ -84,11 +91,15 @@ struct task {
     struct decoded_request decoded;
     struct recommend_job job;
     int64_t history_start_ns;
-    uint32_t *shown; /* rows of the pages before; arena */
-    size_t n_shown;
-    size_t position; /* in its batch's slice */
+    bool is_element; /* of a batch */
     enum status status;
     struct error error;
+};
+
+struct task_list {
+    struct task *first;
+    struct task *last;
+    size_t n;
 };
 
 struct worker {
@@ -121,14 +132,20 @@ struct worker {
     size_t n_active;
     size_t n_batches; /* of these */
     struct task *free_tasks;
-    struct task *ready_first;
-    struct task *ready_last;
-    size_t n_ready;
-    struct exchange *waiting_first; /* batches whose next slice is to begin; by next_waiting */
+    struct task_list ready;          /* visitors' */
+    struct task_list ready_elements; /* batches' */
+    size_t run_max;                  /* jobs in a run, so that it keeps to its budget */
+    struct exchange *waiting_first;  /* batches whose next slice is to begin; by next_waiting */
     struct exchange *waiting_last;
-    bool slice_is_running; /* of one of the batches */
-    struct buf out;        /* of the answer being written */
-    struct buf timing;     /* of its Server-Timing header */
+    bool slice_is_running;     /* of one of the batches */
+    struct exchange *encoding; /* the batch whose slice is being written */
+    size_t batch_bytes;        /* of batch answers, until they are written to their sockets */
+    int64_t warned_us;         /* when the last failure was logged */
+    size_t n_unlogged;         /* failures since */
+    bool history_is_missed;    /* its loss has been logged */
+    int ticks_without_history;
+    struct buf out;    /* of the answer being written */
+    struct buf timing; /* of its Server-Timing header */
     struct metrics metrics;
 };
 
@@ -156,6 +173,7 @@ struct reply {
     const void *body;
     size_t n_bytes;
     struct evbuffer *buffer; /* instead of body; drained */
+    const char *reason;      /* of a failure, for the log; or NULL */
 };
 /* Sends the answer and ends the exchange: it must not be touched afterwards. */
 void reply_send(struct exchange *exchange, const struct reply *reply);
@@ -188,9 +206,17 @@ void tasks_cancel(struct worker *worker);
 void tasks_free(struct worker *worker);
 
 /* ---- batch_route.c ---- */
-/* Begins the next slice of the batch that has waited longest, unless one is running. */
+/* Writes a portion of the slice that has run, or begins the next one of the batch that has waited
+ * longest, unless one is running. */
 void batches_continue(struct worker *worker);
 void batch_free(struct batch *batch);
+/* Of an answer's bytes, from their making to their writing. The reply takes it from the batch. */
+struct batch_bill {
+    struct worker *worker;
+    size_t n_bytes;
+};
+struct batch_bill *batch_take_bill(struct batch *batch);
+void batch_bill_free(struct batch_bill *bill);
 
 /* ---- listen.c ---- */
 struct listen_address {

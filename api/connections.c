@@ -7,16 +7,24 @@
  *
  * Sweeps come with every tick and after as many new connections as there are old ones, so their
  * cost a connection is constant. What is over the limit is accepted and shut down at once: left in
- * the backlog, it would wait for an answer that does not come. */
+ * the backlog, it would wait for an answer that does not come.
+ *
+ * evhttp answers some requests itself, in HTML: malformed lines and headers, headers or announced
+ * bodies over the limit, unknown methods. Its pages are replaced by problem documents on their way
+ * out: it puts head and page into the connection's buffer before any of it is sent. What remains
+ * its own: answers to HEAD and to HTTP/0.9, and silence where it closes without one. */
 #include "api/api_internal.h"
 
+#include <event2/buffer.h>
 #include <event2/bufferevent.h>
 #include <event2/event.h>
+#include <string.h>
 #include <sys/socket.h>
 
+#include "api/encode.h"
 #include "base/alloc.h"
 
-enum { CONNECTIONS_FIRST = 256 };
+enum { CONNECTIONS_FIRST = 256, PROBLEM_BYTES_MAX = 1024 };
 
 static void count(struct worker *worker)
 {
@@ -67,6 +75,61 @@ static bool make_room(struct worker *worker)
     return true;
 }
 
+static const char *problem_detail(int http_status)
+{
+    switch (http_status) {
+    case 413:
+        return "the body or the headers are larger than this service takes";
+    case 501:
+        return "this method is not known here";
+    default:
+        return "this is not a well-formed HTTP request";
+    }
+}
+
+/* The answer in the place of evhttp's, which has begun with "HTTP/1.x NNN". */
+static void replace_page(struct evbuffer *output, const char *start)
+{
+    const char *digits = start + strlen("HTTP/1.1 ");
+    int http_status = (digits[0] - '0') * 100 + (digits[1] - '0') * 10 + (digits[2] - '0');
+    struct json_writer json;
+    struct buf body;
+    buf_init(&body, PROBLEM_BYTES_MAX);
+    json_writer_init(&json, &body);
+    encode_problem(&json, NULL, &(struct problem){http_status, problem_detail(http_status), NULL});
+    if (body.status == STATUS_OK && evbuffer_unfreeze(output, 1) == 0) {
+        (void)evbuffer_drain(output, evbuffer_get_length(output));
+        (void)evbuffer_freeze(output, 1);
+        (void)evbuffer_add_printf(output,
+                                  "HTTP/1.1 %d %s\r\nContent-Type: application/problem+json\r\n"
+                                  "Connection: close\r\nContent-Length: %zu\r\n\r\n%s",
+                                  http_status, http_status_phrase(http_status), body.len,
+                                  buf_text(&body));
+    }
+    buf_free(&body);
+}
+
+/* Called by libevent when the output buffer has changed. */
+static void on_output(struct evbuffer *output, const struct evbuffer_cb_info *info, void *context)
+{
+    static const char page[] = "<HTML><HEAD>";
+    static const char head[] = "HTTP/1.";
+    char start[sizeof("HTTP/1.1 400")];
+    char added[sizeof(page) - 1];
+    struct evbuffer_ptr at;
+    (void)context;
+    if (info->n_added < sizeof(added) || info->orig_size == 0 || info->n_deleted != 0 ||
+        evbuffer_ptr_set(output, &at, info->orig_size, EVBUFFER_PTR_SET) != 0 ||
+        evbuffer_copyout_from(output, &at, added, sizeof(added)) != (ev_ssize_t)sizeof(added) ||
+        memcmp(added, page, sizeof(added)) != 0) {
+        return;
+    }
+    if (evbuffer_copyout(output, start, sizeof(start) - 1) == (ev_ssize_t)sizeof(start) - 1 &&
+        memcmp(start, head, sizeof(head) - 1) == 0) {
+        replace_page(output, start);
+    }
+}
+
 struct bufferevent *connection_new(struct event_base *base, void *context)
 {
     struct worker *worker = context;
@@ -78,6 +141,9 @@ struct bufferevent *connection_new(struct event_base *base, void *context)
         connections_sweep(worker);
     }
     struct bufferevent *connection = bufferevent_socket_new(base, -1, BEV_OPT_CLOSE_ON_FREE);
+    if (connection != NULL) {
+        (void)evbuffer_add_cb(bufferevent_get_output(connection), on_output, NULL);
+    }
     if (connection == NULL || !make_room(worker)) {
         return connection; /* uncounted; without memory evhttp refuses it itself */
     }

@@ -12,6 +12,8 @@
 
 /* 9999-12-31T23:59:59.999Z, the last that RFC 3339 can write. */
 static const double TIME_MS_MAX = 253402300799999.0;
+static const int64_t TIME_NUMBER_MIN_MS = INT64_C(100000000000);
+static const int64_t TIME_AHEAD_MAX_MS = INT64_C(86400000);
 enum { TIME_TEXT_MAX_BYTES = 64 };
 
 static struct history_event_in *target(struct decoder *decoder)
@@ -54,12 +56,30 @@ static enum status read_type(struct decoder *decoder, const char *name, const cJ
     return STATUS_OK;
 }
 
-/* A number is Unix milliseconds whatever its size; a text is RFC 3339. */
+/* A clock may be a little ahead; a day is a mistake, and would be the newest event for a day. */
+static enum status check_timestamp(const struct decoder *decoder, const char *name, int64_t time_ms)
+{
+    if (time_ms > decoder->now_ms + TIME_AHEAD_MAX_MS) {
+        return error_set_field(decoder->err, STATUS_INVALID, name,
+                               "%s is more than a day in the future", name);
+    }
+    return STATUS_OK;
+}
+
+/* A number is Unix milliseconds: one that would be before 1973 is taken for seconds and refused. A
+ * text is RFC 3339. */
 static enum status read_timestamp(struct decoder *decoder, const char *name, const cJSON *value)
 {
     if (cJSON_IsNumber(value)) {
-        return decode_integer(decoder, name, value, (struct decode_range){0.0, TIME_MS_MAX},
-                              &target(decoder)->time_ms);
+        enum status status =
+            decode_integer(decoder, name, value, (struct decode_range){0.0, TIME_MS_MAX},
+                           &target(decoder)->time_ms);
+        if (status == STATUS_OK && target(decoder)->time_ms < TIME_NUMBER_MIN_MS) {
+            return error_set_field(decoder->err, STATUS_INVALID, name,
+                                   "%s must be Unix milliseconds; this looks like seconds", name);
+        }
+        return status == STATUS_OK ? check_timestamp(decoder, name, target(decoder)->time_ms)
+                                   : status;
     }
     int64_t time_ms = -1;
     size_t len = cJSON_IsString(value) ? strnlen(value->valuestring, TIME_TEXT_MAX_BYTES) : 0;
@@ -70,7 +90,7 @@ static enum status read_timestamp(struct decoder *decoder, const char *name, con
                                "%s must be RFC 3339 or Unix milliseconds, not before 1970", name);
     }
     target(decoder)->time_ms = time_ms;
-    return STATUS_OK;
+    return check_timestamp(decoder, name, time_ms);
 }
 
 static enum status read_value(struct decoder *decoder, const char *name, const cJSON *value)
@@ -110,7 +130,7 @@ static enum status decode_event(const char *text, size_t len, struct arena *aren
     if (tree == NULL) {
         return error_set(err, STATUS_NOMEM, "memory of one request");
     }
-    struct decoder decoder = {arena, out, 0, err};
+    struct decoder decoder = {arena, out, 0, err, out->time_ms};
     enum status status =
         decode_object(&decoder, tree, MEMBERS, sizeof(MEMBERS) / sizeof(MEMBERS[0]));
     if (status == STATUS_OK) {

@@ -12,6 +12,7 @@ struct decoder {
     void *target;
     enum body_kind kind; /* of requests; 0 for events */
     struct error *err;
+    int64_t now_ms; /* of events */
 };
 
 struct decoder_member {

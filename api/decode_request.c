@@ -166,6 +166,17 @@ static enum status read_profile(struct decoder *decoder, const char *name, const
     return decode_id(decoder, name, value, &target(decoder)->request.profile);
 }
 
+/* "attributes.colour", as filters call it, asks for the attributes. */
+static unsigned field_of(const char *name)
+{
+    static const char prefix[] = "attributes.";
+    const size_t len = sizeof(prefix) - 1;
+    if (strncmp(name, prefix, len) == 0 && name[len] != '\0') {
+        return FIELD_ATTRIBUTES;
+    }
+    return item_field_parse(name);
+}
+
 static enum status read_fields(struct decoder *decoder, const char *name, const cJSON *value)
 {
     unsigned fields = 0;
@@ -175,11 +186,15 @@ static enum status read_fields(struct decoder *decoder, const char *name, const 
                                name);
     }
     cJSON_ArrayForEach (element, value) {
-        unsigned field = cJSON_IsString(element) ? item_field_parse(element->valuestring) : 0;
+        bool is_text = cJSON_IsString(element);
+        if (is_text && strcmp(element->valuestring, "id") == 0) {
+            continue; /* always there */
+        }
+        unsigned field = is_text ? field_of(element->valuestring) : 0;
         if (field == 0) {
             return error_set_field(decoder->err, STATUS_INVALID, name,
                                    "%s has something that is no metadata field: %.60s", name,
-                                   cJSON_IsString(element) ? element->valuestring : "not a text");
+                                   is_text ? element->valuestring : "not a text");
         }
         fields |= field;
     }
@@ -235,11 +250,12 @@ enum status decode_request(const struct decode_input *input, struct arena *arena
     if (tree == NULL) {
         return error_set(err, STATUS_NOMEM, "memory of one request");
     }
-    struct decoder decoder = {arena, out, input->kind, err};
+    struct decoder decoder = {arena, out, input->kind, err, 0};
     status = decode_object(&decoder, tree, MEMBERS, sizeof(MEMBERS) / sizeof(MEMBERS[0]));
     cJSON_Delete(tree);
     if (status == STATUS_OK && input->kind == BODY_SCORE && out->request.n_candidates == 0) {
-        status = error_set_field(err, STATUS_INVALID, "items", "items to score are needed");
+        status = error_set_field(err, STATUS_INVALID, "items", "items must be 1 to %d ids",
+                                 SCORE_CANDIDATES_MAX);
     }
     return status;
 }

@@ -29,6 +29,9 @@ static void on_appended(void *context, const struct history_append_result *resul
     json_writer_init(&json, &worker->out);
     json_begin_object(&json, NULL);
     json_int(&json, "accepted", (int64_t)result->n_accepted);
+    if (result->n_duplicates > 0) {
+        json_int(&json, "duplicates", (int64_t)result->n_duplicates);
+    }
     json_end_object(&json);
     reply_out(exchange, 202);
 }

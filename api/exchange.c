@@ -26,7 +26,7 @@
 #include "base/log.h"
 #include "base/parse.h"
 
-enum { HEADER_BYTES_MAX = 1024 };
+enum { HEADER_BYTES_MAX = 1024, WARN_INTERVAL_US = 1000000 };
 
 /* ---- pool ---- */
 
@@ -120,11 +120,25 @@ static void on_close_writing(struct evhttp_connection *connection, void *context
     worker->n_writing--;
 }
 
+static void on_close_writing_batch(struct evhttp_connection *connection, void *context)
+{
+    struct batch_bill *bill = context;
+    on_close_writing(connection, bill->worker);
+    batch_bill_free(bill);
+}
+
 static void on_written(struct evhttp_request *http, void *context)
 {
     struct worker *worker = context;
     worker->n_writing--;
     evhttp_connection_set_closecb(evhttp_request_get_connection(http), NULL, NULL);
+}
+
+static void on_written_batch(struct evhttp_request *http, void *context)
+{
+    struct batch_bill *bill = context;
+    on_written(http, bill->worker);
+    batch_bill_free(bill);
 }
 
 /* ---- replies ---- */
@@ -136,12 +150,22 @@ void reply_header(struct exchange *exchange, const char *name, const char *value
     }
 }
 
+/* Failures come in floods: one line a second, with the number of those that were left out. */
 static void reply_log(const struct exchange *exchange, const struct reply *reply, int64_t us)
 {
+    struct worker *worker = exchange->worker;
     const char *endpoint = exchange->route != NULL ? exchange->route->endpoint : "none";
     if (reply->http_status >= 500) {
+        int64_t now_us = clock_monotonic_us();
+        if (worker->warned_us != 0 && now_us - worker->warned_us < WARN_INTERVAL_US) {
+            worker->n_unlogged++;
+            return;
+        }
         LOG_WARN("request failed", LOG_S("endpoint", endpoint), LOG_I("status", reply->http_status),
-                 LOG_I("us", us));
+                 LOG_S("reason", reply->reason != NULL ? reply->reason : ""), LOG_I("us", us),
+                 LOG_I("unlogged", worker->n_unlogged));
+        worker->warned_us = now_us;
+        worker->n_unlogged = 0;
     } else {
         LOG_DEBUG("request", LOG_S("endpoint", endpoint), LOG_I("status", reply->http_status),
                   LOG_I("us", us));
@@ -187,8 +211,14 @@ void reply_send(struct exchange *exchange, const struct reply *reply)
             reply_header(exchange, "Connection", "close");
         }
         worker->n_writing++;
-        evhttp_connection_set_closecb(connection, on_close_writing, worker);
-        evhttp_request_set_on_complete_cb(exchange->http, on_written, worker);
+        struct batch_bill *bill = exchange->batch != NULL ? batch_take_bill(exchange->batch) : NULL;
+        if (bill != NULL) {
+            evhttp_connection_set_closecb(connection, on_close_writing_batch, bill);
+            evhttp_request_set_on_complete_cb(exchange->http, on_written_batch, bill);
+        } else {
+            evhttp_connection_set_closecb(connection, on_close_writing, worker);
+            evhttp_request_set_on_complete_cb(exchange->http, on_written, worker);
+        }
         send_body(exchange, reply);
         exchange->http = NULL;
     }
@@ -199,7 +229,10 @@ void reply_out(struct exchange *exchange, int http_status)
 {
     struct buf *out = &exchange->worker->out;
     if (out->status != STATUS_OK) {
-        reply_problem(exchange, http_status_of(out->status), NULL, "the answer is too large");
+        /* LIMIT is ours here, not the client's. */
+        bool is_large = out->status == STATUS_LIMIT;
+        reply_problem(exchange, is_large ? 500 : http_status_of(out->status), NULL,
+                      is_large ? "the answer is too large" : "out of memory");
         return;
     }
     reply_send(exchange,
@@ -220,7 +253,8 @@ static void send_problem(struct exchange *exchange, const struct problem *proble
     reply_send(exchange, &(struct reply){.http_status = problem->http_status,
                                          .content_type = "application/problem+json",
                                          .body = written ? out->data : NULL,
-                                         .n_bytes = written ? out->len : 0});
+                                         .n_bytes = written ? out->len : 0,
+                                         .reason = problem->detail});
 }
 
 void reply_problem(struct exchange *exchange, int http_status, const char *field,
@@ -236,11 +270,7 @@ void reply_problem(struct exchange *exchange, int http_status, const char *field
 
 void reply_error(struct exchange *exchange, const struct error *err)
 {
-    int http_status = http_status_of(err->code);
-    if (http_status >= 500) {
-        LOG_WARN("failed", LOG_S("reason", err->message));
-    }
-    send_problem(exchange, &(struct problem){http_status, err->message, err->field});
+    send_problem(exchange, &(struct problem){http_status_of(err->code), err->message, err->field});
 }
 
 /* ---- the way in ---- */
@@ -260,7 +290,7 @@ static enum http_method method_of(struct evhttp_request *http)
             return rows[i].method;
         }
     }
-    return METHOD_OPTIONS;
+    return METHOD_OTHER;
 }
 
 static bool has_token(const struct exchange *exchange, const char *token)

@@ -3,8 +3,9 @@
  * the ring of rows has not come round to them, which positions that only grow tell. So nothing is
  * allocated or freed after opening, and memory that is never used is never touched.
  *
- * Rejected: a token that carries the rows itself (900 rows are 3.6 kB in every URL, and a client
- * could forge it), and paging by rank (what is shown changes between two pages). */
+ * Rejected: a token that carries the rows itself (a thousand rows are 4 kB in every URL, and a
+ * client could forge it), all rows so far in each entry (a chain of pages would fill the ring with
+ * its square), and paging by rank (what is shown changes between two pages). */
 #include "api/paging.h"
 
 #include <pthread.h>
@@ -15,13 +16,17 @@
 #include "base/hash.h"
 #include "base/ulid.h"
 
-enum { NO_ENTRY = -1, CHAIN_ENDED = PAGING_CHAIN_ROWS_MAX + 1 };
+enum { NO_ENTRY = -1 };
+#define NO_PARENT UINT64_MAX
 
 struct entry {
     char request_id[ULID_TEXT_BYTES];
     bool used;
-    uint16_t n_rows; /* CHAIN_ENDED: too many to go on */
-    int32_t next;    /* in its chain */
+    uint32_t n_rows;  /* its own */
+    uint32_t n_total; /* with those of the pages before */
+    int32_t next;     /* in its chain */
+    uint64_t number;  /* among all entries ever */
+    uint64_t parent;  /* number of the page before, or NO_PARENT */
     uint64_t release;
     uint64_t rows_at; /* position in the endless sequence of rows */
     int64_t time_us;
@@ -94,35 +99,6 @@ static void push_rows(struct paging *paging, const uint32_t *rows, size_t n)
     }
 }
 
-void paging_put(struct paging *paging, const struct paging_page *page, int64_t now_us)
-{
-    size_t n_rows = page->n_shown + page->n_page;
-    (void)pthread_mutex_lock(&paging->mutex);
-    int32_t number = (int32_t)(paging->n_put++ % PAGING_ENTRIES);
-    struct entry *entry = &paging->entries[number];
-    if (entry->used) {
-        unlink_entry(paging, number);
-    }
-    size_t len = strnlen(page->request_id, sizeof(entry->request_id) - 1);
-    memcpy(entry->request_id, page->request_id, len);
-    entry->request_id[len] = '\0';
-    entry->used = true;
-    entry->release = page->release;
-    entry->time_us = now_us;
-    entry->rows_at = paging->rows_end;
-    if (n_rows > PAGING_CHAIN_ROWS_MAX) {
-        entry->n_rows = CHAIN_ENDED;
-    } else {
-        entry->n_rows = (uint16_t)n_rows;
-        push_rows(paging, page->shown, page->n_shown);
-        push_rows(paging, page->page, page->n_page);
-    }
-    int32_t *head = chain_of(paging, entry->request_id);
-    entry->next = *head;
-    *head = number;
-    (void)pthread_mutex_unlock(&paging->mutex);
-}
-
 static const struct entry *find_entry(struct paging *paging, const char *request_id)
 {
     int32_t number = *chain_of(paging, request_id);
@@ -132,23 +108,106 @@ static const struct entry *find_entry(struct paging *paging, const char *request
     return number == NO_ENTRY ? NULL : &paging->entries[number];
 }
 
+/* Whether its rows are still in their ring. */
+static bool has_rows(const struct paging *paging, const struct entry *entry)
+{
+    return paging->rows_end - entry->rows_at <= PAGING_ROWS;
+}
+
+static const struct entry *parent_of(const struct paging *paging, const struct entry *entry)
+{
+    const struct entry *parent = &paging->entries[entry->parent % PAGING_ENTRIES];
+    return parent->used && parent->number == entry->parent ? parent : NULL;
+}
+
+/* A page without items shows what its parent shows, so that chains are no longer than their rows.
+ */
+static void fill_entry(struct paging *paging, struct entry *entry, const struct paging_page *page,
+                       const struct entry *parent)
+{
+    if (page->n_page == 0 && parent != NULL) {
+        entry->n_rows = parent->n_rows;
+        entry->n_total = parent->n_total;
+        entry->rows_at = parent->rows_at;
+        entry->parent = parent->parent;
+        return;
+    }
+    entry->rows_at = paging->rows_end;
+    entry->n_rows = (uint32_t)page->n_page;
+    entry->n_total = (uint32_t)page->n_page + (parent != NULL ? parent->n_total : 0);
+    entry->parent = parent != NULL ? parent->number : NO_PARENT;
+    if (entry->n_total <= PAGING_CHAIN_ROWS_MAX) {
+        push_rows(paging, page->page, page->n_page);
+    }
+}
+
+static void put_entry(struct paging *paging, const struct paging_page *page,
+                      const struct entry *parent, int64_t now_us)
+{
+    uint64_t number = paging->n_put++;
+    int32_t place = (int32_t)(number % PAGING_ENTRIES);
+    struct entry *entry = &paging->entries[place];
+    struct entry copy;
+    if (parent == entry) { /* the ring has come round to it just now */
+        copy = *entry;
+        parent = &copy;
+    }
+    if (entry->used) {
+        unlink_entry(paging, place);
+    }
+    size_t len = strnlen(page->request_id, sizeof(entry->request_id) - 1);
+    memcpy(entry->request_id, page->request_id, len);
+    entry->request_id[len] = '\0';
+    entry->used = true;
+    entry->number = number;
+    entry->release = page->release;
+    entry->time_us = now_us;
+    fill_entry(paging, entry, page, parent);
+    int32_t *head = chain_of(paging, entry->request_id);
+    entry->next = *head;
+    *head = place;
+}
+
+void paging_put(struct paging *paging, const struct paging_page *page, int64_t now_us)
+{
+    (void)pthread_mutex_lock(&paging->mutex);
+    const struct entry *parent = page->after != NULL ? find_entry(paging, page->after) : NULL;
+    if (page->after == NULL || parent != NULL) {
+        put_entry(paging, page, parent, now_us);
+    }
+    (void)pthread_mutex_unlock(&paging->mutex);
+}
+
+static enum status copy_rows(const struct paging *paging, const struct entry *entry, uint32_t *rows,
+                             size_t *n_rows)
+{
+    size_t n = 0;
+    while (entry != NULL && has_rows(paging, entry)) {
+        for (size_t i = 0; i < entry->n_rows; i++) {
+            rows[n++] = paging->rows[(entry->rows_at + i) % PAGING_ROWS];
+        }
+        if (entry->parent == NO_PARENT) {
+            *n_rows = n;
+            return STATUS_OK;
+        }
+        entry = parent_of(paging, entry);
+    }
+    return STATUS_NOT_FOUND; /* a page before is gone */
+}
+
 enum status paging_get(struct paging *paging, const char *request_id, uint64_t release,
                        int64_t now_us, uint32_t *rows, size_t *n_rows)
 {
-    enum status status = STATUS_OK;
+    enum status status;
     *n_rows = 0;
     (void)pthread_mutex_lock(&paging->mutex);
     const struct entry *entry = find_entry(paging, request_id);
-    if (entry == NULL || entry->release != release || now_us - entry->time_us > PAGING_LIFE_US ||
-        paging->rows_end - entry->rows_at > PAGING_ROWS) {
+    if (entry == NULL || entry->release != release || now_us - entry->time_us > PAGING_LIFE_US) {
         status = STATUS_NOT_FOUND;
-    } else if (entry->n_rows == CHAIN_ENDED) {
+    } else if (entry->n_total > PAGING_CHAIN_ROWS_MAX) {
         status = STATUS_LIMIT;
     } else {
-        for (size_t i = 0; i < entry->n_rows; i++) {
-            rows[i] = paging->rows[(entry->rows_at + i) % PAGING_ROWS];
-        }
-        *n_rows = entry->n_rows;
+        status = copy_rows(paging, entry, rows, n_rows);
     }
     (void)pthread_mutex_unlock(&paging->mutex);
     return status;

@@ -29,6 +29,7 @@ static const struct parameter PARAMETERS[] = {
     {"fields", PARAMETER_LIST},       {"explain", PARAMETER_BOOL},
     {"timeout_ms", PARAMETER_NUMBER}, {"category", PARAMETER_UNDER},
     {"price_max", PARAMETER_AT_MOST}, {"in_stock", PARAMETER_IN_STOCK},
+    {"exclude", PARAMETER_LIST},
 };
 enum { N_PARAMETERS = sizeof(PARAMETERS) / sizeof(PARAMETERS[0]), FILTER_BYTES_MAX = 1 << 15 };
 
@@ -187,7 +188,10 @@ static enum status read_pair(struct query_writer *writer, const struct query_sub
                                name);
     }
     *seen |= bit;
-    return value_len == 0 ? STATUS_OK : write_parameter(writer, parameter, value, value_len);
+    /* A form sends its empty conditions along; an empty limit is a client's mistake. */
+    bool may_be_empty = parameter->kind != PARAMETER_NUMBER && parameter->kind != PARAMETER_BOOL;
+    return value_len == 0 && may_be_empty ? STATUS_OK
+                                          : write_parameter(writer, parameter, value, value_len);
 }
 
 static enum status read_pairs(struct query_writer *writer, const struct query_subject *subject,

@@ -22,8 +22,8 @@ enum { QUERY_VALUE_MAX_BYTES = 4096 };
 
 /* The query string of the GET forms → the same request as a JSON object in *out, to be decoded like
  * a posted one: category, price_max and in_stock become its filter, the others keep their names.
- * A parameter without value counts as not given. INVALID names an unknown, repeated or malformed
- * parameter in err->field. query may be NULL. */
+ * A text or condition without value counts as not given. INVALID names an unknown, repeated or
+ * malformed parameter in err->field. query may be NULL. */
 enum status query_to_json(const char *query, const struct query_subject *subject, struct buf *out,
                           struct error *err) STATUS_CHECKED;
 

@@ -47,14 +47,18 @@ void route_item(struct exchange *exchange)
     json_string(&json, "id", exchange->id);
     encode_metadata(&json, &metadata);
     json_end_object(&json);
+    if (out->status != STATUS_OK) {
+        reply_out(exchange, 200); /* the problem */
+        return;
+    }
     char etag[ETAG_BYTES];
     (void)snprintf(etag, sizeof(etag), "\"%016" PRIx64 "\"", hash_bytes(out->data, out->len, 0));
     reply_header(exchange, "ETag", etag);
-    if (out->status == STATUS_OK && is_known(exchange, etag)) {
+    if (is_known(exchange, etag)) {
         reply_send(exchange, &(struct reply){.http_status = 304, .cache_control = "no-cache"});
         return;
     }
-    reply_send(exchange, &(struct reply){.http_status = out->status == STATUS_OK ? 200 : 503,
+    reply_send(exchange, &(struct reply){.http_status = 200,
                                          .cache_control = "no-cache",
                                          .body = out->data,
                                          .n_bytes = out->len});
@@ -117,7 +121,11 @@ void route_metrics(struct exchange *exchange)
     metrics_write(out,
                   &(struct metrics_scrape){server->metrics, server->n_workers, endpoints,
                                            N_ROUTES + 1, server->config.engine->manifest.version});
-    reply_send(exchange, &(struct reply){.http_status = out->status == STATUS_OK ? 200 : 503,
+    if (out->status != STATUS_OK) {
+        reply_out(exchange, 200); /* the problem */
+        return;
+    }
+    reply_send(exchange, &(struct reply){.http_status = 200,
                                          .content_type = "text/plain; version=0.0.4",
                                          .body = out->data,
                                          .n_bytes = out->len});

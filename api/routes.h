@@ -16,6 +16,7 @@ enum http_method {
     METHOD_DELETE = 16,
     METHOD_HEAD = 32,
     METHOD_OPTIONS = 64,
+    METHOD_OTHER = 128, /* TRACE, CONNECT: no path takes it */
 };
 
 enum route_flag {

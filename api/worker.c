@@ -19,10 +19,13 @@ enum {
     DRAIN_TICK_MS = 5,
     QUIET_TICKS = 4, /* with nothing under way or being written, before a draining worker ends */
     TIMING_BYTES_MAX = 1024,
+    MISSED_TICKS = 5, /* without the history store, before that is worth a line */
+    RUN_FIRST = 8,
 };
 
 static const int METHODS = EVHTTP_REQ_GET | EVHTTP_REQ_POST | EVHTTP_REQ_HEAD | EVHTTP_REQ_PUT |
-                           EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH;
+                           EVHTTP_REQ_DELETE | EVHTTP_REQ_OPTIONS | EVHTTP_REQ_PATCH |
+                           EVHTTP_REQ_TRACE | EVHTTP_REQ_CONNECT;
 
 static void set_tick(struct worker *worker, long ms)
 {
@@ -51,12 +54,30 @@ static void on_wake(evutil_socket_t fd, short what, void *context)
     }
 }
 
+/* One line when the history store cannot be reached, one when it is back. */
+static void watch_history(struct worker *worker)
+{
+    bool is_ready = history_ready(worker->history);
+    worker->ticks_without_history = is_ready ? 0 : worker->ticks_without_history + 1;
+    if (!is_ready && !worker->history_is_missed && worker->ticks_without_history >= MISSED_TICKS &&
+        !worker->draining) {
+        worker->history_is_missed = true;
+        LOG_WARN("the history store cannot be reached", LOG_I("worker", worker->number),
+                 LOG_S("history", history_kind(worker->history)));
+    } else if (is_ready && worker->history_is_missed) {
+        worker->history_is_missed = false;
+        LOG_WARN("the history store is back", LOG_I("worker", worker->number),
+                 LOG_S("history", history_kind(worker->history)));
+    }
+}
+
 static void on_tick(evutil_socket_t fd, short what, void *context)
 {
     struct worker *worker = context;
     (void)fd;
     (void)what;
     connections_sweep(worker);
+    watch_history(worker);
     if (!worker->draining) {
         set_tick(worker, TICK_MS);
         return;
@@ -109,7 +130,6 @@ static void set_up_http(struct worker *worker)
     evhttp_set_allowed_methods(worker->http, (ev_uint16_t)METHODS);
     evhttp_set_max_headers_size(worker->http, HEADERS_MAX_BYTES);
     evhttp_set_max_body_size(worker->http, (ev_ssize_t)body_max);
-    (void)evhttp_set_flags(worker->http, EVHTTP_SERVER_LINGERING_CLOSE);
     evhttp_set_timeout(worker->http, (int)config->idle_timeout_s);
     evhttp_set_default_content_type(worker->http, NULL);
     evhttp_set_bevcb(worker->http, connection_new, worker);
@@ -163,6 +183,7 @@ enum status worker_open(struct server *server, size_t number, int socket, struct
     worker->server = server;
     worker->number = number;
     worker->wake_fd = -1;
+    worker->run_max = RUN_FIRST;
     buf_init(&worker->out, OUT_MAX_BYTES);
     buf_init(&worker->timing, TIMING_BYTES_MAX);
     enum status status = open_loop(worker, socket, err);

@@ -33,7 +33,7 @@ struct history_config {
     const char *password;       /* Redis AUTH, overrides the address'; or NULL */
     const char *key_pattern;    /* of the LIST; "%u" is the user id; NULL: "aisle:{%u}:history" */
     const char *key_prefix;     /* of everything else of ours; NULL: "aisle:" */
-    size_t history_max;         /* events kept a user (LTRIM); default 200 */
+    size_t history_max;         /* events a user's list keeps (Redis, LTRIM); default 200 */
     int64_t ttl_s;              /* of a user's keys; default 90 days; 0: none */
     size_t stream_max;          /* entries kept in the stream, about; default 1,000,000 */
     int64_t connect_timeout_ms; /* default 1000 */

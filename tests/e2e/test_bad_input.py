@@ -297,6 +297,44 @@ class BadInput(harness.TestCase):
         self.assertLess(self.serve.resident_bytes() - before, harness.MEMORY_FACTOR << 30)
         self.assertEqual(len(self.serve.post("/v1/recommendations/batch", [{}] * 10).json()), 10)
 
+    def test_a_batch_keeps_no_visitor_waiting(self):
+        body = json.dumps([{"limit": 200, "timeout_ms": TIMEOUT_MS, "explain": True}] * 300)
+        with harness.temporary_folder() as folder, \
+                harness.Serve(self.shop.releases, f"sqlite:{folder}/history.db",
+                              workers=1) as serve:
+            answers = []
+            threads = [threading.Thread(target=lambda: answers.append(serve.post(
+                "/v1/recommendations/batch", body).status)) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            worst = 0.0
+            while any(thread.is_alive() for thread in threads):
+                start = time.monotonic()
+                self.assertEqual(serve.get("/healthz").status, 200)
+                worst = max(worst, time.monotonic() - start)
+            self.assertEqual(answers, [200] * 3)
+            self.assertLess(worst, 10.0 if harness.SLOW else 0.5)
+
+    def test_a_missing_store_and_a_flood_of_failures_take_few_lines(self):
+        event = {"user_id": "u", "item_id": "LMP-00001", "type": "view"}
+        address = f"redis://127.0.0.1:{harness.free_port()}"
+        with harness.Serve(self.shop.releases, address, workers=1) as serve:
+            harness.wait_until(lambda: "cannot be reached" in serve.stderr(), "the store's line")
+            start = time.monotonic()
+            for _ in range(100):
+                self.assert_problem(serve.post("/v1/events", event), 503)
+            seconds = time.monotonic() - start
+            self.assertLessEqual(serve.stderr().count("request failed"), seconds + 2)
+            self.assertEqual(serve.stderr().count("cannot be reached"), 1)
+
+    def test_an_announced_body_over_the_limit_is_refused_at_once(self):
+        for more in ((), ("Expect: 100-continue",)):
+            with self.serve.raw_socket() as sock:
+                sock.sendall(self.head(RECOMMEND, "Content-Length: 99999999", *more))
+                answer = read_all(sock)
+            self.assertEqual(status_line(answer), 413)
+            self.assertIn(b"application/problem+json", answer)
+
     def test_a_client_that_never_reads_its_answers(self):
         body = json.dumps({"limit": 200, "timeout_ms": TIMEOUT_MS}).encode()
         one = self.head(RECOMMEND, f"Content-Length: {len(body)}") + body

@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "base/buf.h"
 
-#define NOW_MS INT64_C(1790000000000)
+#define NOW_MS INT64_C(1795600000000)
 
 static enum status decode(const char *text, struct arena *arena, struct decoded_events *out,
                           struct error *err)
@@ -56,14 +56,14 @@ static void decode_events_missing_timestamp_is_now_and_a_number_is_milliseconds(
     struct decoded_events decoded;
     assert_int_equal(decode("[{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\"},"
                             "{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\","
-                            "\"timestamp\":1700}]",
+                            "\"timestamp\":100000000000}]",
                             *state, &decoded, NULL),
                      STATUS_OK);
     assert_int_equal(decoded.n_events, 2);
     assert_int_equal(decoded.events[0].time_ms, NOW_MS);
     assert_true(isnan(decoded.events[0].value));
     assert_null(decoded.events[0].event_id);
-    assert_int_equal(decoded.events[1].time_ms, 1700);
+    assert_int_equal(decoded.events[1].time_ms, INT64_C(100000000000));
 }
 
 static void decode_events_lines_are_told_by_content(void **state)
@@ -94,6 +94,13 @@ static void decode_events_fault_names_index_and_field(void **state)
         {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"timestamp\":-1}", "timestamp"},
         {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"timestamp\":1.5}", "timestamp"},
         {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"timestamp\":true}", "timestamp"},
+        {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"timestamp\":99999999999}",
+         "timestamp"},
+        {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"timestamp\":9000000000000}",
+         "timestamp"},
+        {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\","
+         "\"timestamp\":\"2999-01-01T00:00:00Z\"}",
+         "timestamp"},
         {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"value\":1e999}", "value"},
         {"{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\",\"event_id\":\"\"}", "event_id"},
         {"[{\"user_id\":\"u\",\"item_id\":\"i\",\"type\":\"view\"},{\"user_id\":\"u\"}]",

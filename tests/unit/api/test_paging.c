@@ -24,11 +24,12 @@ static void paging_get_gives_what_the_chain_has_shown(void **state)
     (void)state;
     assert_int_equal(paging_open(&paging, NULL), STATUS_OK);
     put(paging, "P1", first, 2, 0);
-    paging_put(paging, &(struct paging_page){"P2", 7, first, 2, second, 1}, 0);
+    paging_put(paging, &(struct paging_page){"P2", 7, "P1", second, 1}, 0);
     assert_int_equal(paging_get(paging, "P2", 7, PAGING_LIFE_US, rows, &n), STATUS_OK);
     assert_int_equal(n, 3);
-    assert_int_equal(rows[0], 3);
-    assert_int_equal(rows[2], 9);
+    assert_int_equal(rows[0], 9);
+    assert_int_equal(rows[1], 3);
+    assert_int_equal(rows[2], 1);
     assert_int_equal(paging_get(paging, "P1", 7, 0, rows, &n), STATUS_OK);
     assert_int_equal(n, 2);
     paging_close(paging);
@@ -63,6 +64,34 @@ static void paging_get_chain_at_its_limit_is_ok_and_past_it_has_ended(void **sta
     assert_int_equal(n, PAGING_CHAIN_ROWS_MAX);
     assert_int_equal(paging_get(paging, "B", 7, 0, rows, &n), STATUS_LIMIT);
     assert_int_equal(n, 0);
+    paging_close(paging);
+}
+
+static void paging_put_pages_of_one_chain_add_up_to_the_limit_and_then_end(void **state)
+{
+    enum { PAGE = 200, PAGES = PAGING_CHAIN_ROWS_MAX / PAGE };
+    struct paging *paging = NULL;
+    uint32_t page[PAGE] = {0};
+    char ids[PAGES + 1][16];
+    size_t n = 0;
+    (void)state;
+    assert_int_equal(paging_open(&paging, NULL), STATUS_OK);
+    for (int i = 0; i <= PAGES; i++) {
+        (void)snprintf(ids[i], sizeof(ids[i]), "P%d", i);
+        page[0] = (uint32_t)i;
+        paging_put(paging, &(struct paging_page){ids[i], 7, i > 0 ? ids[i - 1] : NULL, page, PAGE},
+                   0);
+    }
+    assert_int_equal(paging_get(paging, ids[PAGES - 1], 7, 0, rows, &n), STATUS_OK);
+    assert_int_equal(n, PAGING_CHAIN_ROWS_MAX);
+    assert_int_equal(rows[0], PAGES - 1);
+    assert_int_equal(rows[PAGING_CHAIN_ROWS_MAX - PAGE], 0);
+    assert_int_equal(paging_get(paging, ids[PAGES], 7, 0, rows, &n), STATUS_LIMIT);
+    paging_put(paging, &(struct paging_page){"E", 7, ids[1], NULL, 0}, 0);
+    assert_int_equal(paging_get(paging, "E", 7, 0, rows, &n), STATUS_OK);
+    assert_int_equal(n, 2 * PAGE);
+    paging_put(paging, &(struct paging_page){"X", 7, "unknown", page, PAGE}, 0);
+    assert_int_equal(paging_get(paging, "X", 7, 0, rows, &n), STATUS_NOT_FOUND);
     paging_close(paging);
 }
 
@@ -125,6 +154,7 @@ int main(void)
         cmocka_unit_test(paging_get_gives_what_the_chain_has_shown),
         cmocka_unit_test(paging_get_unknown_expired_or_other_release_is_not_found),
         cmocka_unit_test(paging_get_chain_at_its_limit_is_ok_and_past_it_has_ended),
+        cmocka_unit_test(paging_put_pages_of_one_chain_add_up_to_the_limit_and_then_end),
         cmocka_unit_test(paging_put_forgets_the_oldest_entries),
         cmocka_unit_test(paging_put_forgets_entries_whose_rows_are_overwritten),
         cmocka_unit_test(paging_open_out_of_memory_is_nomem_until_it_fits),

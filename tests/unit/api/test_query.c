@@ -32,24 +32,26 @@ static void query_to_json_parameters_become_members_and_a_filter(void **state)
     (void)state;
     buf_init(&out, 4096);
     assert_int_equal(convert("limit=5&user_id=u%2F1&category=Home+%3E+Light%C3%A9&price_max=9.5"
-                             "&in_stock=true&fields=title,price&explain=1",
+                             "&in_stock=true&fields=title,price&explain=1&exclude=a,b",
                              &RELATED, &out, NULL),
                      STATUS_OK);
     assert_string_equal(
         buf_text(&out),
         "{\"scenario\":\"related\",\"items\":[\"A \\\"1\\\"\"],\"limit\":5,\"user_id\":\"u/1\","
-        "\"fields\":[\"title\",\"price\"],\"explain\":true,\"filter\":{\"all\":["
+        "\"fields\":[\"title\",\"price\"],\"explain\":true,\"exclude\":[\"a\",\"b\"],\"filter\":{"
+        "\"all\":["
         "{\"field\":\"category\",\"under\":\"Home > Light\xC3\xA9\"},"
         "{\"field\":\"price\",\"lte\":9.5},{\"field\":\"stock\",\"gt\":0}]}}");
     buf_free(&out);
 }
 
-static void query_to_json_empty_values_count_as_not_given(void **state)
+static void query_to_json_empty_texts_count_as_not_given(void **state)
 {
     struct buf out;
     (void)state;
     buf_init(&out, 4096);
-    assert_int_equal(convert("limit=&category=&&in_stock=false", &USER, &out, NULL), STATUS_OK);
+    assert_int_equal(convert("session_id=&category=&&in_stock=false", &USER, &out, NULL),
+                     STATUS_OK);
     assert_string_equal(buf_text(&out), "{\"scenario\":\"for_you\",\"user_id\":\"u\"}");
     buf_free(&out);
 }
@@ -62,6 +64,8 @@ static void query_to_json_fault_names_its_parameter(void **state)
     } faults[] = {
         {"limt=1", "limt"},
         {"limit=x", "limit"},
+        {"limit=", "limit"},
+        {"explain=", "explain"},
         {"limit=1&limit=2", "limit"},
         {"in_stock=maybe", "in_stock"},
         {"price_max=cheap", "price_max"},
@@ -107,7 +111,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(query_to_json_without_query_names_the_subject),
         cmocka_unit_test(query_to_json_parameters_become_members_and_a_filter),
-        cmocka_unit_test(query_to_json_empty_values_count_as_not_given),
+        cmocka_unit_test(query_to_json_empty_texts_count_as_not_given),
         cmocka_unit_test(query_to_json_fault_names_its_parameter),
         cmocka_unit_test(percent_decode_bounds_are_exact),
     };

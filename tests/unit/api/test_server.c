@@ -216,7 +216,7 @@ static void recommend_pages_show_no_item_twice(void **state)
     char body[256] = "{\"user_id\":\"pager\",\"limit\":60}";
     size_t n_seen = 0;
     (void)state;
-    for (int page = 0; page < 6; page++) {
+    for (int page = 0; page < 8; page++) {
         struct answer answer = ask(POST, "", body);
         assert_int_equal(answer.http_status, 200);
         const cJSON *item = NULL;
@@ -232,7 +232,7 @@ static void recommend_pages_show_no_item_twice(void **state)
                        cJSON_GetStringValue(member(&answer, "request_id")));
         answer_free(&answer);
     }
-    assert_int_equal(n_seen, 360);
+    assert_int_equal(n_seen, ITEMS); /* and then a page without any */
     expect(POST, "", "{\"after\":\"01J0000000000000000000000\"}", 400, "after");
 }
 
@@ -245,8 +245,10 @@ static void event_is_in_the_next_requests_history_until_erased(void **state)
                    "\"event_id\":\"e1\"}]",
                    shop.items[5].id);
     expect("POST /v1/events", "", body, 202, NULL);
-    expect("POST /v1/events", "", body, 202, NULL);
-    struct answer answer = ask("GET /v1/users/visitor/history", "", NULL);
+    struct answer answer = ask("POST /v1/events", "", body);
+    assert_string_equal(answer.body, "{\"accepted\":1,\"duplicates\":1}");
+    answer_free(&answer);
+    answer = ask("GET /v1/users/visitor/history", "", NULL);
     const cJSON *events = member(&answer, "events");
     assert_int_equal(cJSON_GetArraySize(events), 1);
     assert_string_equal(
@@ -352,6 +354,8 @@ static void malformed_requests_get_problems(void **state)
     expect(POST, "", "{\"limit\":0}", 400, "limit");
     expect(POST, "", "{\"scenario\":\"related\"}", 400, "items");
     expect(POST, "", "{\"profile\":\"nope\"}", 400, "profile");
+    expect(POST, "", "{\"fields\":[\"id\",\"attributes.colour\"]}", 200, NULL);
+    expect(POST, "", "{\"fields\":[\"attributes.\"]}", 400, "fields");
     expect(POST, "", "{\"filter\":{\"field\":\"price\",\"foo\":1}}", 400, "filter.foo");
     expect("PUT /v1/recommendations", "", "{}", 405, NULL);
     expect("GET /nothing", "", NULL, 404, NULL);
@@ -420,6 +424,100 @@ static void pipelined_requests_are_answered_in_order(void **state)
     assert_true(first != NULL && second > first && third > second);
     buf_free(&reply);
     assert_int_equal(close(fd), 0);
+}
+
+static void reply_of_evhttp_is_a_problem(const char *text, int http_status)
+{
+    struct answer answer = {0};
+    int fd = connect_client();
+    put(fd, text);
+    receive(fd, &answer);
+    if (answer.http_status != http_status ||
+        strstr(buf_text(&answer.bytes), "application/problem+json") == NULL) {
+        fail_msg("%s: %s", text, buf_text(&answer.bytes));
+    }
+    assert_int_equal((int)cJSON_GetNumberValue(member(&answer, "status")), http_status);
+    answer_free(&answer);
+    assert_int_equal(close(fd), 0);
+}
+
+static void announced_bodies_over_the_limit_and_bad_lines_get_problems_at_once(void **state)
+{
+    (void)state;
+    reply_of_evhttp_is_a_problem(
+        "POST /v1/score HTTP/1.1\r\nHost: t\r\nContent-Length: 99999999\r\n\r\n", 413);
+    reply_of_evhttp_is_a_problem("POST /v1/score HTTP/1.1\r\nHost: t\r\nExpect: 100-continue\r\n"
+                                 "Content-Length: 99999999\r\n\r\n",
+                                 413);
+    reply_of_evhttp_is_a_problem("GET /healthz HTTP\r\n\r\n", 400);
+    reply_of_evhttp_is_a_problem("BREW /healthz HTTP/1.1\r\nHost: t\r\n\r\n", 501);
+    expect("TRACE /healthz", "", NULL, 405, NULL);
+}
+
+/* Answers that nobody reads are counted until their connections close, and no longer. */
+static void batch_answers_that_nobody_reads_are_bounded(void **state)
+{
+    enum { CLIENTS = 40, ELEMENTS = 300 };
+    struct server_config config;
+    struct buf text;
+    struct buf body;
+    int clients[CLIENTS];
+    int n_refused = 0;
+    (void)state;
+    config_fill(&config);
+    config.n_workers = 1;
+    start(&config);
+    buf_init(&body, 1 << 20);
+    for (int i = 0; i < ELEMENTS; i++) {
+        buf_append_text(&body, i == 0 ? "[{\"limit\":200}" : ",{\"limit\":200}");
+    }
+    buf_append_char(&body, ']');
+    buf_init(&text, 1 << 20);
+    buf_printf(&text,
+               "POST /v1/recommendations/batch HTTP/1.1\r\nHost: t\r\nConnection: close\r\n"
+               "Content-Length: %zu\r\n\r\n%s",
+               body.len, buf_text(&body));
+    for (int i = 0; i < CLIENTS; i++) {
+        char first[16] = {0};
+        clients[i] = connect_client();
+        put(clients[i], buf_text(&text));
+        assert_int_equal(recv(clients[i], first, 12, MSG_WAITALL), 12); /* it is answered */
+        n_refused += strcmp(first, "HTTP/1.1 503") == 0 ? 1 : 0;
+    }
+    assert_in_range(n_refused, 1, CLIENTS - 1);
+    for (int i = 0; i < CLIENTS; i++) {
+        assert_int_equal(close(clients[i]), 0);
+    }
+    bool answered = false;
+    for (int i = 0; i < 1000 && !answered; i++) {
+        struct answer answer = ask("POST /v1/recommendations/batch", "", "[{}]");
+        answered = answer.http_status == 200;
+        answer_free(&answer);
+    }
+    assert_true(answered);
+    buf_free(&text);
+    buf_free(&body);
+    server_stop(server, 2000);
+}
+
+static void batch_elements_are_late_by_their_own_time_only(void **state)
+{
+    struct buf body;
+    (void)state;
+    buf_init(&body, 1 << 20);
+    for (int i = 0; i < BATCH_REQUESTS_MAX; i++) {
+        buf_printf(&body, "%s{\"limit\":20,\"timeout_ms\":200,\"fields\":[]}", i > 0 ? "," : "[");
+    }
+    buf_append_char(&body, ']');
+    struct answer answer = ask("POST /v1/recommendations/batch", "", buf_text(&body));
+    assert_int_equal(answer.http_status, 200);
+    assert_null(strstr(answer.body, "\"deadline\""));
+    const cJSON *id = cJSON_GetObjectItem(cJSON_GetArrayItem(answer.json, 0), "request_id");
+    char next[128];
+    (void)snprintf(next, sizeof(next), "{\"after\":\"%s\"}", cJSON_GetStringValue(id));
+    expect(POST, "", next, 400, "after"); /* elements have no next page */
+    answer_free(&answer);
+    buf_free(&body);
 }
 
 /* Clients that go away at every point of a request: the server must neither fall nor leak. */
@@ -598,6 +696,9 @@ int main(void)
         WITH_SERVER(head_has_the_length_and_no_body),
         WITH_SERVER(bodies_over_the_limit_get_413_chunked_or_not),
         WITH_SERVER(pipelined_requests_are_answered_in_order),
+        WITH_SERVER(announced_bodies_over_the_limit_and_bad_lines_get_problems_at_once),
+        WITH_SERVER(batch_elements_are_late_by_their_own_time_only),
+        cmocka_unit_test(batch_answers_that_nobody_reads_are_bounded),
         WITH_SERVER(clients_that_hang_up_leave_the_server_well),
         cmocka_unit_test(token_guards_writing_on_loopback),
         cmocka_unit_test(server_start_beyond_loopback_without_token_is_refused),

@@ -155,7 +155,7 @@ static void train_model_unknown_model_is_invalid(void **state)
     (void)state;
     config.model = "oracle";
     assert_int_equal(train_model(&config, &result, &err), STATUS_INVALID);
-    assert_string_equal(err.message, "unknown model oracle; known: decay");
+    assert_string_equal(err.message, "--model: unknown model oracle; known: decay");
     assert_int_equal(test_count_entries(shop.model), 0);
 }
 

@@ -117,7 +117,9 @@ static void history_fetch_n_max_limits(void **state)
     assert_string_equal(seen.ids[0], "i7");
     assert_string_equal(seen.ids[1], "i6");
     seen = fixture_fetch(&worker, "{u} \xc3\xbc", HISTORY_MAX_MAX);
-    assert_int_equal(seen.n_items, 5); /* history_max */
+    /* Redis cuts the list to history_max; the embedded file keeps what its stream keeps. */
+    bool cuts = strcmp(history_kind(worker.history), "redis") == 0;
+    assert_int_equal(seen.n_items, cuts ? 5 : 8);
     fixture_worker_close(&worker);
 }
 
