@@ -573,6 +573,44 @@ static void recommender_open_batch_out_of_bounds_is_invalid(void **state)
     recommender_close(NULL);
 }
 
+static void recommend_one_excluded_rows_never_come(void **state)
+{
+    static const uint32_t rows[] = {17};
+    struct recommend_request request = request_of(SCENARIO_FOR_YOU);
+    uint32_t shown[LIMIT_DEFAULT];
+    (void)state;
+    struct recommend_answer first = run(&request, rows, 1, EVENT_VIEW);
+    assert_int_equal(first.n_items, LIMIT_DEFAULT);
+    for (size_t i = 0; i < first.n_items; i++) {
+        shown[i] = first.items[i].row;
+    }
+    request.exclude_rows = shown;
+    request.n_exclude_rows = LIMIT_DEFAULT;
+    struct recommend_answer second = run(&request, rows, 1, EVENT_VIEW);
+    assert_int_equal(second.n_items, LIMIT_DEFAULT);
+    for (size_t i = 0; i < LIMIT_DEFAULT; i++) {
+        assert_false(has_row(&second, shown[i]));
+    }
+}
+
+static void recommend_one_given_candidates_stay_in_order_of_score(void **state)
+{
+    static const uint32_t rows[] = {17, 40};
+    const char *items[] = {"I1", "I2", "I3", "I17", "I18", "I40", "I41", "I99", "I120"};
+    enum { N_ITEMS = sizeof(items) / sizeof(items[0]) };
+    struct recommend_request request = request_of(SCENARIO_FOR_YOU);
+    request.candidates = items;
+    request.n_candidates = N_ITEMS;
+    request.limit = N_ITEMS;
+    request.diversity = 0.9;
+    (void)state;
+    struct recommend_answer answer = run(&request, rows, 2, EVENT_VIEW);
+    assert_int_equal(answer.n_items, N_ITEMS);
+    for (size_t i = 1; i < answer.n_items; i++) {
+        assert_true(answer.items[i].score <= answer.items[i - 1].score);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -595,6 +633,8 @@ int main(void)
         cmocka_unit_test(recommend_one_diversity_changes_the_order_and_loses_nothing),
         cmocka_unit_test(recommend_one_fields_limit_the_metadata),
         cmocka_unit_test(recommend_one_given_candidates_are_ranked_and_nothing_else),
+        cmocka_unit_test(recommend_one_excluded_rows_never_come),
+        cmocka_unit_test(recommend_one_given_candidates_stay_in_order_of_score),
         cmocka_unit_test(recommend_one_warmed_up_allocates_nothing),
         cmocka_unit_test(recommender_open_and_recommend_without_memory_say_so),
         cmocka_unit_test(recommender_open_batch_out_of_bounds_is_invalid),
