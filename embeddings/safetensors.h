@@ -79,11 +79,10 @@ struct metadata_entry {
     const char *key;
     const char *text;
 };
-/* Writes a file: streamed to path, fsynced; not atomic by itself (releases are written to a
- * temporary folder). Data are aligned to 64 bytes by padding the header with blanks; tensors in the
- * given order, each padded nowhere (order big tensors of 4-byte types first). Same input → same
- * bytes. INVALID: a name twice, rank or shape out of range; PERMISSION, IO, NOMEM. A file that
- * could not be finished is removed. */
+/* Writes a file atomically (base/file.h): a failure leaves what was there. Data are aligned to 64
+ * bytes by padding the header with blanks; tensors in the given order, each padded nowhere (order
+ * big tensors of 4-byte types first). Same input → same bytes. INVALID: a name twice, rank or shape
+ * out of range; PERMISSION, IO, NOMEM. A file that could not be finished is removed. */
 enum status safetensors_write(const char *path, const struct tensor_to_write *tensors,
                               size_t n_tensors, const struct metadata_entry *metadata,
                               size_t n_metadata, struct error *err) STATUS_CHECKED;

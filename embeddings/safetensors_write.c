@@ -1,20 +1,18 @@
 #include "embeddings/safetensors.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/buf.h"
+#include "base/file.h"
 #include "base/json_write.h"
 #include "embeddings/embeddings_internal.h"
 
 /* The header is built in memory and padded with blanks so that the data begin at a multiple of 64
  * bytes of the file: a mapping is page-aligned, so vectors can be used in place. */
 
-enum { DATA_ALIGNMENT = 64, WRITE_BYTES_MAX = 1 << 30 };
+enum { DATA_ALIGNMENT = 64 };
 
 static int compare_texts(const void *a, const void *b)
 {
@@ -131,56 +129,26 @@ static enum status make_header(const struct tensor_to_write *tensors, size_t n_t
     return STATUS_OK;
 }
 
-static enum status write_all(int descriptor, const void *bytes, size_t n, struct error *err)
-{
-    const unsigned char *next = bytes;
-    while (n > 0) {
-        const ssize_t written = write(descriptor, next, n < WRITE_BYTES_MAX ? n : WRITE_BYTES_MAX);
-        if (written < 0 && errno == EINTR) {
-            continue;
-        }
-        if (written < 0) {
-            return error_set_errno(err, "write");
-        }
-        next += written;
-        n -= (size_t)written;
-    }
-    return STATUS_OK;
-}
-
-static enum status write_content(int descriptor, const struct buf *header,
-                                 const struct tensor_to_write *tensors, size_t n_tensors,
-                                 struct error *err)
-{
-    enum status status = write_all(descriptor, header->data, header->len, err);
-    for (size_t i = 0; i < n_tensors && status == STATUS_OK; i++) {
-        size_t n_values = 0;
-        size_t n_bytes = 0;
-        (void)tensor_size(tensors[i].shape, tensors[i].rank, tensors[i].type, &n_values, &n_bytes);
-        status = write_all(descriptor, tensors[i].data, n_bytes, err);
-    }
-    if (status == STATUS_OK && fsync(descriptor) != 0) {
-        status = error_set_errno(err, "fsync");
-    }
-    return status;
-}
-
 static enum status write_file(const char *path, const struct buf *header,
                               const struct tensor_to_write *tensors, size_t n_tensors,
                               struct error *err)
 {
-    const int descriptor = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (descriptor < 0) {
-        return error_set_errno(err, "open %s", path);
-    }
-    enum status status = write_content(descriptor, header, tensors, n_tensors, err);
-    if (close(descriptor) != 0 && status == STATUS_OK) {
-        status = error_set_errno(err, "close");
-    }
+    struct file_writer file;
+    enum status status = file_writer_open(&file, path, err);
     if (status != STATUS_OK) {
-        error_prefix(err, "%s: ", path);
-        (void)unlink(path); /* half a file helps nobody */
+        return status;
     }
+    status = file_writer_write(&file, header->data, header->len, err);
+    for (size_t i = 0; i < n_tensors && status == STATUS_OK; i++) {
+        size_t n_values = 0;
+        size_t n_bytes = 0;
+        (void)tensor_size(tensors[i].shape, tensors[i].rank, tensors[i].type, &n_values, &n_bytes);
+        status = file_writer_write(&file, tensors[i].data, n_bytes, err);
+    }
+    if (status == STATUS_OK) {
+        return file_writer_commit(&file, err);
+    }
+    file_writer_abandon(&file);
     return status;
 }
 

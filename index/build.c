@@ -265,23 +265,15 @@ close_index:
     return status;
 }
 
-/* Gives the file its name, durably. */
 static enum status publish(const char *partial, const char *path,
                            struct vector_index_measured *measured, struct error *err)
 {
     struct stat info;
-    enum status status = file_fsync(partial, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
     if (stat(partial, &info) != 0) {
         return error_set_errno(err, "%s", partial);
     }
     measured->file_bytes = (uint64_t)info.st_size;
-    if (rename(partial, path) != 0) {
-        return error_set_errno(err, "naming %s", path);
-    }
-    return STATUS_OK;
+    return file_rename_durable(partial, path, err);
 }
 
 enum status vector_index_build(const struct vector_index_build_config *config, const char *path,

@@ -181,31 +181,71 @@ static enum status sync_parent(const char *path, struct error *err)
     return file_fsync(folder, err);
 }
 
+static enum status rename_and_sync(const char *from, const char *to, struct error *err)
+{
+    if (rename(from, to) != 0) {
+        return error_set_errno(err, "renaming %s to %s", from, to);
+    }
+    return sync_parent(to, err);
+}
+
+enum status file_rename_durable(const char *from, const char *to, struct error *err)
+{
+    enum status status = file_fsync(from, err);
+    return status == STATUS_OK ? rename_and_sync(from, to, err) : status;
+}
+
+enum status file_writer_open(struct file_writer *writer, const char *path, struct error *err)
+{
+    writer->fd = -1;
+    size_t len = strlen(path);
+    if (len >= sizeof writer->path) {
+        return error_set(err, STATUS_LIMIT, "path over %d bytes: %.100s…", PATH_BYTES_MAX - 1,
+                         path);
+    }
+    memcpy(writer->path, path, len + 1);
+    return create_temporary(path, writer->temporary, &writer->fd, err);
+}
+
+enum status file_writer_write(struct file_writer *writer, const void *bytes, size_t n,
+                              struct error *err)
+{
+    return write_all(writer->fd, writer->temporary, bytes, n, err);
+}
+
+enum status file_writer_commit(struct file_writer *writer, struct error *err)
+{
+    enum status status = sync_and_close(writer->fd, writer->temporary, err);
+    writer->fd = -1;
+    if (status == STATUS_OK) {
+        status = rename_and_sync(writer->temporary, writer->path, err);
+    }
+    if (status != STATUS_OK) {
+        (void)unlink(writer->temporary);
+    }
+    return status;
+}
+
+void file_writer_abandon(struct file_writer *writer)
+{
+    if (writer->fd >= 0) {
+        (void)close(writer->fd);
+        writer->fd = -1;
+        (void)unlink(writer->temporary);
+    }
+}
+
 enum status file_write_atomic(const char *path, const void *bytes, size_t n, struct error *err)
 {
-    char temporary[PATH_BYTES_MAX];
-    int fd = -1;
-    enum status status = create_temporary(path, temporary, &fd, err);
-    if (status != STATUS_OK) {
-        return status;
+    struct file_writer writer;
+    enum status status = file_writer_open(&writer, path, err);
+    if (status == STATUS_OK) {
+        status = file_writer_write(&writer, bytes, n, err);
     }
-    status = write_all(fd, temporary, bytes, n, err);
-    if (status != STATUS_OK) {
-        (void)close(fd);
-        goto remove_temporary;
+    if (status == STATUS_OK) {
+        return file_writer_commit(&writer, err);
     }
-    status = sync_and_close(fd, temporary, err);
-    if (status != STATUS_OK) {
-        goto remove_temporary;
-    }
-    if (rename(temporary, path) != 0) {
-        status = error_set_errno(err, "renaming %s to %s", temporary, path);
-        goto remove_temporary;
-    }
-    return sync_parent(path, err);
-
-remove_temporary:
-    (void)unlink(temporary);
+    file_writer_abandon(&writer);
     return status;
 }
 

@@ -18,6 +18,25 @@ enum status file_read(const char *path, struct buf *out, struct error *err) STAT
 /* Writes path atomically: temporary file beside it, fsync, rename, fsync of the folder. */
 enum status file_write_atomic(const char *path, const void *bytes, size_t n,
                               struct error *err) STATUS_CHECKED;
+
+/* The same in pieces, for what does not fit into memory. After open either commit or abandon ends
+ * it; until commit has returned OK the old file stands, and a failed commit leaves no trace. One
+ * thread. */
+struct file_writer {
+    char path[PATH_BYTES_MAX];
+    char temporary[PATH_BYTES_MAX];
+    int fd; /* -1 when closed */
+};
+enum status file_writer_open(struct file_writer *writer, const char *path,
+                             struct error *err) STATUS_CHECKED;
+enum status file_writer_write(struct file_writer *writer, const void *bytes, size_t n,
+                              struct error *err) STATUS_CHECKED;
+enum status file_writer_commit(struct file_writer *writer, struct error *err) STATUS_CHECKED;
+/* Legal after commit, then without effect. */
+void file_writer_abandon(struct file_writer *writer);
+/* Gives a finished file its name durably: fsync, rename, fsync of the folder. */
+enum status file_rename_durable(const char *from, const char *to, struct error *err) STATUS_CHECKED;
+
 enum status file_fsync(const char *path, struct error *err) STATUS_CHECKED; /* file or folder */
 /* mkdir -p, mode 0777 & ~umask. */
 enum status dir_make(const char *path, struct error *err) STATUS_CHECKED;

@@ -1,43 +1,23 @@
 #include "store/csv_write.h"
 
 #include <csv.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/clock.h"
 
 enum { FLUSH_BYTES = 1 << 18, PENDING_MAX_BYTES = 1 << 24 };
 
-static void fail(struct csv_writer *writer)
-{
-    if (writer->status == STATUS_OK) {
-        writer->status = error_set_errno(&writer->err, "writing %s", writer->path);
-    }
-}
-
 static void flush(struct csv_writer *writer)
 {
     if (writer->status == STATUS_OK && writer->pending.status != STATUS_OK) {
         writer->status = error_set(&writer->err, writer->pending.status, "writing %s: %s",
-                                   writer->path, status_text(writer->pending.status));
+                                   writer->file.path, status_text(writer->pending.status));
     }
-    const char *at = writer->pending.data;
-    size_t left = writer->status == STATUS_OK ? writer->pending.len : 0;
-    while (left > 0) {
-        ssize_t n = write(writer->fd, at, left);
-        if (n < 0 && errno == EINTR) {
-            continue;
-        }
-        if (n < 0) {
-            fail(writer);
-            break;
-        }
-        at += n;
-        left -= (size_t)n;
+    if (writer->status == STATUS_OK) {
+        writer->status = file_writer_write(&writer->file, writer->pending.data, writer->pending.len,
+                                           &writer->err);
     }
     buf_reset(&writer->pending);
 }
@@ -46,24 +26,13 @@ enum status csv_writer_open(struct csv_writer *writer, const char *path, const c
                             struct error *err)
 {
     memset(writer, 0, sizeof *writer);
-    writer->fd = -1;
     buf_init(&writer->pending, PENDING_MAX_BYTES);
-    int path_len = snprintf(writer->path, sizeof writer->path, "%s", path);
-    int len =
-        snprintf(writer->temporary, sizeof writer->temporary, "%s.tmp.%ld", path, (long)getpid());
-    if (path_len < 0 || len < 0 || (size_t)len >= sizeof writer->temporary) {
-        return error_set(err, STATUS_LIMIT, "path over %d bytes: %.100s…", PATH_BYTES_MAX - 1,
-                         path);
+    enum status status = file_writer_open(&writer->file, path, err);
+    if (status == STATUS_OK) {
+        buf_append_text(&writer->pending, header);
+        buf_append_char(&writer->pending, '\n');
     }
-    (void)unlink(writer->temporary); /* of a dead process that had our id */
-    writer->fd =
-        open(writer->temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0666);
-    if (writer->fd < 0) {
-        return error_set_errno(err, "creating %s", writer->temporary);
-    }
-    buf_append_text(&writer->pending, header);
-    buf_append_char(&writer->pending, '\n');
-    return STATUS_OK;
+    return status;
 }
 
 static void begin_cell(struct csv_writer *writer)
@@ -131,49 +100,22 @@ void csv_end_row(struct csv_writer *writer)
     }
 }
 
-static enum status sync_folder(const char *path, struct error *err)
-{
-    char folder[PATH_BYTES_MAX];
-    (void)snprintf(folder, sizeof folder, "%s", path);
-    char *slash = strrchr(folder, '/');
-    if (slash == NULL) {
-        return file_fsync(".", err);
-    }
-    slash[slash == folder ? 1 : 0] = '\0';
-    return file_fsync(folder, err);
-}
-
 enum status csv_writer_finish(struct csv_writer *writer, struct error *err)
 {
     flush(writer);
-    if (writer->status == STATUS_OK && fsync(writer->fd) != 0) {
-        fail(writer);
-    }
-    int fd = writer->fd;
-    writer->fd = -1;
-    if (close(fd) != 0) {
-        fail(writer);
-    }
-    if (writer->status == STATUS_OK && rename(writer->temporary, writer->path) != 0) {
-        fail(writer);
-    }
     buf_free(&writer->pending);
-    if (writer->status != STATUS_OK) {
-        (void)unlink(writer->temporary);
-        if (err != NULL) {
-            *err = writer->err;
-        }
-        return writer->status;
+    if (writer->status == STATUS_OK) {
+        return file_writer_commit(&writer->file, err);
     }
-    return sync_folder(writer->path, err);
+    file_writer_abandon(&writer->file);
+    if (err != NULL) {
+        *err = writer->err;
+    }
+    return writer->status;
 }
 
 void csv_writer_abandon(struct csv_writer *writer)
 {
-    if (writer->fd >= 0) {
-        (void)close(writer->fd);
-        writer->fd = -1;
-        (void)unlink(writer->temporary);
-    }
+    file_writer_abandon(&writer->file);
     buf_free(&writer->pending);
 }

@@ -8,13 +8,10 @@
 #include "base/file.h"
 #include "base/status.h"
 
-/* A CSV file (RFC 4180, '\n' line ends, quoted only where needed) written under a temporary name
- * beside its place and renamed when complete. A failure sticks: cells after it do nothing, and
- * csv_writer_finish tells. One thread. */
+/* A CSV file (RFC 4180, '\n' line ends, quoted only where needed) written atomically. A failure
+ * sticks: cells after it do nothing, and csv_writer_finish tells. One thread. */
 struct csv_writer {
-    char path[PATH_BYTES_MAX];
-    char temporary[PATH_BYTES_MAX];
-    int fd;         /* -1 when closed */
+    struct file_writer file;
     size_t n_cells; /* in the present row */
     struct buf pending;
     enum status status;

@@ -57,7 +57,7 @@ void import_sink_abandon(struct import_sink *sink)
     idmap_close(sink->session_ids);
     csv_writer_abandon(&sink->events);
     memset(sink, 0, sizeof *sink);
-    sink->events.fd = -1;
+    sink->events.file.fd = -1;
 }
 
 enum status import_sink_open(const char *out_dir, struct import_counts *counts,
@@ -65,7 +65,7 @@ enum status import_sink_open(const char *out_dir, struct import_counts *counts,
 {
     char path[PATH_BYTES_MAX];
     memset(out, 0, sizeof *out);
-    out->events.fd = -1;
+    out->events.file.fd = -1;
     out->out_dir = out_dir;
     out->counts = counts;
     struct idmap **maps[] = {&out->item_ids, &out->user_ids, &out->session_ids};

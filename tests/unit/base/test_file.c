@@ -101,6 +101,32 @@ static void file_write_atomic_then_read_gives_the_bytes(void **state)
     buf_free(&buf);
 }
 
+static void file_writer_abandon_keeps_the_old_file_and_no_temporary(void **state)
+{
+    const struct fixture *fixture = *state;
+    struct file_writer writer;
+    struct buf text;
+    assert_int_equal(file_write_atomic(fixture->path, "old", 3, NULL), STATUS_OK);
+    assert_int_equal(file_writer_open(&writer, fixture->path, NULL), STATUS_OK);
+    assert_int_equal(file_writer_write(&writer, "new", 3, NULL), STATUS_OK);
+    assert_true(file_exists(writer.temporary));
+    file_writer_abandon(&writer);
+    assert_false(file_exists(writer.temporary));
+    buf_init(&text, 16);
+    assert_int_equal(file_read(fixture->path, &text, NULL), STATUS_OK);
+    assert_string_equal(buf_text(&text), "old");
+    assert_int_equal(file_writer_open(&writer, fixture->path, NULL), STATUS_OK);
+    assert_int_equal(file_writer_write(&writer, "ne", 2, NULL), STATUS_OK);
+    assert_int_equal(file_writer_write(&writer, "w", 1, NULL), STATUS_OK);
+    assert_int_equal(file_writer_commit(&writer, NULL), STATUS_OK);
+    file_writer_abandon(&writer);
+    buf_reset(&text);
+    assert_int_equal(file_read(fixture->path, &text, NULL), STATUS_OK);
+    assert_string_equal(buf_text(&text), "new");
+    assert_false(file_exists(writer.temporary));
+    buf_free(&text);
+}
+
 static void file_write_atomic_without_folder_leaves_nothing(void **state)
 {
     const struct fixture *fixture = *state;
@@ -423,6 +449,7 @@ int main(void)
         cmocka_unit_test(path_join_sets_one_slash),
         cmocka_unit_test(path_join_at_and_over_limit),
         IN_FOLDER(file_write_atomic_then_read_gives_the_bytes),
+        IN_FOLDER(file_writer_abandon_keeps_the_old_file_and_no_temporary),
         IN_FOLDER(file_write_atomic_without_folder_leaves_nothing),
         IN_FOLDER(file_write_atomic_onto_folder_removes_temporary),
         IN_FOLDER(file_read_at_and_over_limit),

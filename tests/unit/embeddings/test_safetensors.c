@@ -2,12 +2,14 @@
 
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -136,6 +138,30 @@ static void safetensors_write_bad_input_writes_nothing(void **state)
     assert_int_equal(safetensors_write("/nonexistent/x", &good, 1, NULL, 0, &err),
                      STATUS_NOT_FOUND);
     assert_int_equal(err.code, STATUS_NOT_FOUND);
+}
+
+static void safetensors_write_that_fails_keeps_the_file(void **state)
+{
+    static float many[4096];
+    const struct tensor_to_write large = {"large", TENSOR_F32, 1, {4096}, many};
+    char path[64];
+    struct rlimit before;
+    (void)state;
+    temp_path(path);
+    write_sample(path);
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    const struct rlimit small = {4096, before.rlim_max};
+    (void)signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
+    const enum status status = safetensors_write(path, &large, 1, NULL, 0, NULL);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    (void)signal(SIGXFSZ, SIG_DFL);
+    assert_int_equal(status, STATUS_IO);
+    struct safetensors *file = NULL;
+    assert_int_equal(safetensors_open(path, &file, NULL), STATUS_OK);
+    assert_non_null(safetensors_find(file, "matrix"));
+    safetensors_close(file);
+    (void)unlink(path);
 }
 
 static void safetensors_write_out_of_memory_is_reported(void **state)
@@ -410,6 +436,7 @@ int main(void)
         cmocka_unit_test(safetensors_write_then_open_gives_the_same),
         cmocka_unit_test(safetensors_write_same_input_gives_same_bytes),
         cmocka_unit_test(safetensors_write_bad_input_writes_nothing),
+        cmocka_unit_test(safetensors_write_that_fails_keeps_the_file),
         cmocka_unit_test(safetensors_write_out_of_memory_is_reported),
         cmocka_unit_test(safetensors_open_bytes_good_headers_are_accepted),
         cmocka_unit_test(safetensors_open_bytes_bad_headers_are_refused),
