@@ -104,7 +104,7 @@ static enum status check_file(const struct vector_index_config *config, struct i
     status = index_file_check(map.data, map.n_bytes, &info, err);
     file_map_close(&map);
     if (status != STATUS_OK) {
-        error_prefix(err, "%s", config->path);
+        error_prefix(err, "%s: ", config->path);
         return status;
     }
     if (info.dim != config->vectors->dim || info.n != config->vectors->n) {

@@ -51,7 +51,6 @@ static const char FETCH_SQL[] =
 struct sqlite_store {
     struct history_store base;
     char *path;
-    size_t history_max;
     int64_t ttl_ms;
     struct sqlite_writer writer;
 };
@@ -463,7 +462,6 @@ enum status history_sqlite_store_open(const struct history_config *config,
     if (store == NULL)
         return error_set(err, STATUS_NOMEM, "out of memory");
     store->base.backend = &SQLITE_BACKEND;
-    store->history_max = config->history_max;
     store->ttl_ms = config->ttl_s * 1000;
     store->path = mem_strdup(path);
     enum status status =

@@ -61,11 +61,12 @@ struct sqlite_writer {
     pthread_cond_t wake;
     struct sqlite_job *first;
     struct sqlite_job *last;
-    size_t n_queued_events;
+    size_t n_queued_events; /* an erasure counts as one */
     bool stopping;
     size_t stream_max;
     int64_t ttl_ms;       /* 0: none */
     size_t n_since_prune; /* events */
+    bool log_holds_erased;
 };
 
 /* Takes db on success. */

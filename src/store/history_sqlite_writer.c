@@ -158,6 +158,19 @@ static int run_batch(struct sqlite_writer *writer, struct sqlite_job *batch)
     return code;
 }
 
+/* Erased rows are overwritten in the file (secure_delete), but earlier pages of the log still hold
+ * them. Emptied before the erasure is acknowledged; a reader in the way puts that off to the next
+ * batch. */
+static void empty_log_of_erased(struct sqlite_writer *writer, const struct sqlite_job *batch)
+{
+    for (; batch != NULL; batch = batch->next)
+        writer->log_holds_erased = writer->log_holds_erased || batch->events == NULL;
+    if (writer->log_holds_erased &&
+        sqlite3_wal_checkpoint_v2(writer->db, NULL, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL) ==
+            SQLITE_OK)
+        writer->log_holds_erased = false;
+}
+
 /* Commits the batch and tells; the failure of one is the failure of all. */
 static void write_batch(struct sqlite_writer *writer, struct sqlite_job *batch)
 {
@@ -168,6 +181,8 @@ static void write_batch(struct sqlite_writer *writer, struct sqlite_job *batch)
         /* A full disk may have rolled back already. */
         if (sqlite3_get_autocommit(writer->db) == 0)
             (void)sqlite3_exec(writer->db, "ROLLBACK", NULL, NULL, NULL);
+    } else {
+        empty_log_of_erased(writer, batch);
     }
     while (batch != NULL) {
         struct sqlite_job *job = batch;
@@ -198,15 +213,21 @@ static void prune(struct sqlite_writer *writer)
     }
 }
 
+/* What a job counts for in the queue and in a batch. */
+static size_t cost_of(const struct sqlite_job *job)
+{
+    return job->events != NULL ? job->n_events : 1;
+}
+
 /* Some thousand events from the front of the queue; the lock is held. */
 static struct sqlite_job *take_batch(struct sqlite_writer *writer)
 {
     struct sqlite_job *batch = writer->first;
     struct sqlite_job *last = batch;
-    size_t n = batch->n_events;
-    while (last->next != NULL && n + last->next->n_events <= SQLITE_BATCH_EVENTS) {
+    size_t n = cost_of(batch);
+    while (last->next != NULL && n + cost_of(last->next) <= SQLITE_BATCH_EVENTS) {
         last = last->next;
-        n += last->n_events;
+        n += cost_of(last);
     }
     writer->first = last->next;
     if (writer->first == NULL)
@@ -239,7 +260,7 @@ enum status sqlite_writer_push(struct sqlite_writer *writer, struct sqlite_job *
                                struct error *err)
 {
     pthread_mutex_lock(&writer->lock);
-    bool full = writer->n_queued_events + job->n_events > SQLITE_QUEUE_EVENTS_MAX;
+    bool full = writer->n_queued_events + cost_of(job) > SQLITE_QUEUE_EVENTS_MAX;
     if (!full) {
         job->next = NULL;
         if (writer->last != NULL)
@@ -247,7 +268,7 @@ enum status sqlite_writer_push(struct sqlite_writer *writer, struct sqlite_job *
         else
             writer->first = job;
         writer->last = job;
-        writer->n_queued_events += job->n_events;
+        writer->n_queued_events += cost_of(job);
         pthread_cond_signal(&writer->wake);
     }
     pthread_mutex_unlock(&writer->lock);
@@ -267,7 +288,11 @@ enum status sqlite_writer_start(struct sqlite_writer *writer, sqlite3 *db,
                                 const struct history_config *config, struct error *err)
 {
     *writer = (struct sqlite_writer){
-        .db = db, .stream_max = config->stream_max, .ttl_ms = config->ttl_s * 1000};
+        .db = db,
+        .stream_max = config->stream_max,
+        .ttl_ms = config->ttl_s * 1000,
+        /* Due at once: a quiet shop may be restarted before it has seen that many events. */
+        .n_since_prune = PRUNE_EVERY_EVENTS};
     int code = sqlite3_prepare_v2(db, INSERT_SQL, -1, &writer->insert, NULL);
     if (code == SQLITE_OK)
         code = sqlite3_prepare_v2(db, ERASE_SQL, -1, &writer->erase, NULL);

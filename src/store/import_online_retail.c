@@ -185,9 +185,9 @@ static enum status add_description(struct online_retail *retail, uint32_t row, c
     return tally_add(&retail->titles, row, trimmed, err);
 }
 
-static enum status add_line(struct online_retail *retail, const struct table_record *record,
-                            struct error *err)
+static enum status add_line(void *context, const struct table_record *record, struct error *err)
 {
+    struct online_retail *retail = context;
     const char *invoice = cell(record, "InvoiceNo");
     const char *code = cell(record, "StockCode");
     const char *quantity_text = cell(record, "Quantity");
@@ -221,24 +221,6 @@ static enum status add_line(struct online_retail *retail, const struct table_rec
     }
     status = add_description(retail, row, cell(record, "Description"), err);
     return status == STATUS_OK ? tally_add(&retail->prices, row, price_text, err) : status;
-}
-
-static enum status read_table(struct online_retail *retail, const char *path, struct error *err)
-{
-    struct table *table = NULL;
-    struct table_record record;
-    enum status status = table_open(path, ',', &table, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    while (status == STATUS_OK) {
-        status = table_next(table, &record, err);
-        if (status == STATUS_OK) {
-            status = add_line(retail, &record, err);
-        }
-    }
-    table_close(table);
-    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
 static enum status set_items(struct online_retail *retail, struct error *err)
@@ -283,7 +265,7 @@ enum status import_online_retail(struct import_sink *sink, const struct import_c
         status = idmap_open(0, &retail.prices.pairs, err);
     }
     for (size_t i = 0; status == STATUS_OK && i < config->n_paths; i++) {
-        status = read_table(&retail, config->paths[i], err);
+        status = table_each(config->paths[i], ',', add_line, &retail, err);
     }
     if (status == STATUS_OK) {
         status = set_items(&retail, err);

@@ -41,9 +41,9 @@ static enum status find_kind(const char *path, enum kind *out, struct error *err
 }
 
 /* Keeps the newest category of an item. */
-static enum status add_property(struct import_sink *sink, const struct table_record *record,
-                                struct error *err)
+static enum status add_property(void *context, const struct table_record *record, struct error *err)
 {
+    struct import_sink *sink = context;
     const struct table_field *time = table_find(record, "timestamp");
     const struct table_field *id = table_find(record, "itemid");
     const struct table_field *property = table_find(record, "property");
@@ -73,24 +73,6 @@ static enum status add_property(struct import_sink *sink, const struct table_rec
     return STATUS_OK;
 }
 
-static enum status import_properties(struct import_sink *sink, const char *path, struct error *err)
-{
-    struct table *table = NULL;
-    struct table_record record;
-    enum status status = table_open(path, ',', &table, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
-    while (status == STATUS_OK) {
-        status = table_next(table, &record, err);
-        if (status == STATUS_OK) {
-            status = add_property(sink, &record, err);
-        }
-    }
-    table_close(table);
-    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
-}
-
 static enum status import_one(struct import_sink *sink, const char *path, bool properties,
                               struct error *err)
 {
@@ -113,7 +95,7 @@ static enum status import_one(struct import_sink *sink, const char *path, bool p
     case KIND_EVENTS:
         return import_table(sink, path, &mapping, err);
     case KIND_PROPERTIES:
-        return import_properties(sink, path, err);
+        return table_each(path, ',', add_property, sink, err);
     case KIND_SESSIONS:
         break;
     }

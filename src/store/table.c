@@ -511,6 +511,26 @@ enum status table_next(struct table *table, struct table_record *record, struct 
     return STATUS_OK;
 }
 
+enum status table_each(const char *path, char separator, table_record_fn *take, void *context,
+                       struct error *err)
+{
+    struct table *table = NULL;
+    struct table_record record;
+    enum status status = table_open(path, separator, &table, err);
+    if (status != STATUS_OK)
+        return status;
+    for (bool at_end = false; status == STATUS_OK && !at_end;) {
+        status = table_next(table, &record, err);
+        at_end = status == STATUS_NOT_FOUND;
+        if (at_end)
+            status = STATUS_OK;
+        else if (status == STATUS_OK)
+            status = take(context, &record, err);
+    }
+    table_close(table);
+    return status;
+}
+
 const char *table_path(const struct table *table)
 {
     return table->path;

@@ -39,6 +39,11 @@ enum status table_open(const char *path, char separator, struct table **out,
 /* OK and *record (borrowed until the next call), or NOT_FOUND at the end (err untouched). */
 enum status table_next(struct table *table, struct table_record *record,
                        struct error *err) STATUS_CHECKED;
+/* Opens path and hands over each record in turn; the first failure of either ends it. */
+typedef enum status table_record_fn(void *context, const struct table_record *record,
+                                    struct error *err);
+enum status table_each(const char *path, char separator, table_record_fn *take, void *context,
+                       struct error *err) STATUS_CHECKED;
 const char *table_path(const struct table *table);
 void table_close(struct table *table);
 /* Text of a field or NULL. */

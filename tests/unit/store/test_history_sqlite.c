@@ -198,6 +198,62 @@ static void history_append_over_stream_max_prunes_oldest(void **state)
     fixture_worker_close(&worker);
 }
 
+/* Whether any of the history's files holds a text. */
+static bool files_hold(const char *name, const char *text)
+{
+    static const char *const suffixes[] = {"", "-wal", "-shm"};
+    bool holds = false;
+    for (size_t i = 0; i < sizeof(suffixes) / sizeof(suffixes[0]); i++) {
+        char path[PATH_TEXT + 8];
+        struct buf bytes;
+        buf_init(&bytes, 16 << 20);
+        snprintf(path, sizeof(path), "%.400s/%s%s", fixture_folder, name, suffixes[i]);
+        if (file_exists(path)) {
+            assert_int_equal(file_read(path, &bytes, NULL), STATUS_OK);
+            holds = holds ||
+                    (bytes.len > 0 && memmem(bytes.data, bytes.len, text, strlen(text)) != NULL);
+        }
+        buf_free(&bytes);
+    }
+    return holds;
+}
+
+static void history_erase_leaves_no_trace_in_any_file(void **state)
+{
+    (void)state;
+    char address[PATH_TEXT];
+    fixture_sqlite_address(address, "trace.db");
+    struct history_config config = fixture_config_of(address);
+    struct worker worker;
+    fixture_worker_open_config(&worker, &config);
+    struct history_event_in event = fixture_event_of("forget-me-wholly", "lamp", 1);
+    assert_int_equal(fixture_append(&worker, &event, 1).status, STATUS_OK);
+    assert_int_equal(fixture_fetch(&worker, "forget-me-wholly", 5).n_items, 1);
+    assert_true(files_hold("trace.db", "forget-me-wholly"));
+    assert_int_equal(fixture_erase(&worker, "forget-me-wholly").n_removed, 1);
+    assert_false(files_hold("trace.db", "forget-me-wholly"));
+    fixture_worker_close(&worker);
+}
+
+static void history_store_open_after_a_restart_prunes_with_the_first_write(void **state)
+{
+    (void)state;
+    char address[PATH_TEXT];
+    fixture_sqlite_address(address, "quiet.db");
+    struct history_config config = fixture_config_of(address);
+    config.stream_max = 2;
+    struct history_event_in event = fixture_event_of("anna", "lamp", 1);
+    struct worker worker;
+    for (int i = 0; i < 6; i++) {
+        fixture_worker_open_config(&worker, &config);
+        assert_int_equal(fixture_append(&worker, &event, 1).status, STATUS_OK);
+        fixture_worker_close(&worker);
+    }
+    fixture_worker_open_config(&worker, &config);
+    assert_int_equal(fixture_fetch(&worker, "anna", HISTORY_MAX_MAX).n_items, 2);
+    fixture_worker_close(&worker);
+}
+
 static void history_fetch_expired_event_is_not_given(void **state)
 {
     (void)state;
@@ -258,6 +314,9 @@ int main(void)
         cmocka_unit_test_prestate(history_append_acknowledged_survives_kill, kind_embedded),
         cmocka_unit_test_prestate(history_append_failing_commit_stores_nothing, kind_embedded),
         cmocka_unit_test_prestate(history_append_over_stream_max_prunes_oldest, kind_embedded),
+        cmocka_unit_test_prestate(history_erase_leaves_no_trace_in_any_file, kind_embedded),
+        cmocka_unit_test_prestate(history_store_open_after_a_restart_prunes_with_the_first_write,
+                                  kind_embedded),
         cmocka_unit_test_prestate(history_fetch_expired_event_is_not_given, kind_embedded),
         cmocka_unit_test_prestate(history_append_full_queue_is_unavailable, kind_embedded),
     };
