@@ -14,9 +14,9 @@
 #include <string.h>
 
 #include "api/encode.h"
-#include "api/json_scan.h"
 #include "base/alloc.h"
 #include "base/clock.h"
+#include "base/json_scan.h"
 
 struct batch {
     struct json_span *spans; /* [n], of the exchange's body */

@@ -6,8 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/json_scan.h"
 #include "api/server.h"
+#include "base/json_scan.h"
 #include "base/parse.h"
 
 /* 9999-12-31T23:59:59.999Z, the last that RFC 3339 can write. */

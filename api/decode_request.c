@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "api/json_scan.h"
 #include "api/server.h"
+#include "base/json_scan.h"
 
 static struct decoded_request *target(struct decoder *decoder)
 {

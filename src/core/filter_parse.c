@@ -1,6 +1,6 @@
 /* Filter text → parse tree. Strict: a misspelt member or a value of the wrong kind is an error that
  * names its path, because a filter that silently matches everything shows a shop's visitors what
- * they must not see. Depth is bounded before cJSON parses, which recurses. */
+ * they must not see. */
 #include "core/filter_internal.h"
 
 #include <cjson/cJSON.h>
@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/json_scan.h"
 #include "base/parse.h"
 
 /* Each filter level is an object inside an array inside an object. */
@@ -49,28 +50,6 @@ static size_t path_push(struct parser *parser, const char *name, int index)
         (void)snprintf(parser->path + len, room, ".%s", name);
     }
     return len;
-}
-
-static bool nesting_is_bounded(const char *json, size_t len)
-{
-    size_t depth = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < len; i++) {
-        char c = json[i];
-        if (in_string) {
-            i += c == '\\';
-            in_string = c != '"';
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            if (++depth > JSON_LEVELS_MAX) {
-                return false;
-            }
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
-    }
-    return true;
 }
 
 static bool find_op(const char *name, enum filter_op *op)
@@ -330,17 +309,14 @@ enum status filter_parse(const char *json, size_t len, struct arena *arena,
     if (len > FILTER_TEXT_MAX_BYTES) {
         return fail(&parser, STATUS_LIMIT, "the filter's text is too long");
     }
-    if (!utf8_valid(json, len) || !nesting_is_bounded(json, len)) {
-        return fail(&parser, STATUS_INVALID, "not JSON, or nested too deep");
+    struct json_scan scan = {
+        .text = json, .len = len, .depth_max = JSON_LEVELS_MAX, .values_max = JSON_VALUES_MAX};
+    struct error reason;
+    if (json_scan(&scan, &reason) != STATUS_OK) {
+        return fail(&parser, STATUS_INVALID, reason.message);
     }
-    const char *end = NULL;
-    cJSON *root = cJSON_ParseWithLengthOpts(json, len, &end, 0);
-    bool whole = root != NULL;
-    for (; whole && end < json + len; end++) {
-        whole = *end == ' ' || *end == '\t' || *end == '\n' || *end == '\r';
-    }
-    enum status status =
-        whole ? parse_node(&parser, root, 1, out) : fail(&parser, STATUS_INVALID, "not JSON");
+    cJSON *root = cJSON_ParseWithLength(json, len);
+    enum status status = root != NULL ? parse_node(&parser, root, 1, out) : fail_nomem(&parser);
     cJSON_Delete(root);
     return status;
 }

@@ -17,8 +17,9 @@
 #include "base/buf.h"
 #include "base/file.h"
 #include "base/hash.h"
-#include "base/parse.h"
+#include "base/json_scan.h"
 
+enum { PROFILE_DEPTH_MAX = 16 };
 enum { CANDIDATES_DEFAULT = 200, CANDIDATES_MIN = 1, CANDIDATES_LIMIT = 2000 };
 static const double WEIGHT_LIMIT = 1e6;
 static const double HALF_LIFE_DAYS_MAX = 36500.0;
@@ -119,26 +120,26 @@ static enum status read_member(const cJSON *member, struct profile *profile, str
     return fail(err, name, "unknown member");
 }
 
-static bool is_blank(const char *text, const char *end)
-{
-    while (text < end && strchr(" \t\r\n", *text) != NULL && *text != '\0') {
-        text++;
-    }
-    return text == end;
-}
-
 enum status profile_parse(const char *json, size_t len, const char *name, struct profile *out,
                           struct error *err)
 {
     profile_default(out);
-    if (len > PROFILE_MAX_BYTES || !utf8_valid(json, len)) {
-        return error_set(err, STATUS_INVALID, "profile %s: too long or not UTF-8", name);
+    if (len > PROFILE_MAX_BYTES) {
+        return error_set(err, STATUS_INVALID, "profile %s: over %d bytes", name, PROFILE_MAX_BYTES);
     }
-    const char *end = NULL;
-    cJSON *root = cJSON_ParseWithLengthOpts(json, len, &end, 0);
-    enum status status = STATUS_OK;
-    if (!cJSON_IsObject(root) || !is_blank(end, json + len)) {
-        status = error_set(err, STATUS_INVALID, "profile %s: not a JSON object", name);
+    struct json_scan scan = {
+        .text = json, .len = len, .depth_max = PROFILE_DEPTH_MAX, .values_max = JSON_VALUES_MAX};
+    enum status status = json_scan(&scan, err);
+    if (status == STATUS_OK && scan.shape != JSON_SHAPE_OBJECT) {
+        status = error_set(err, STATUS_INVALID, "not a JSON object");
+    }
+    if (status != STATUS_OK) {
+        error_prefix(err, "profile %s: ", name);
+        return status;
+    }
+    cJSON *root = cJSON_ParseWithLength(json, len);
+    if (root == NULL) {
+        return error_set(err, STATUS_NOMEM, "profile %s: out of memory", name);
     }
     const cJSON *member;
     cJSON_ArrayForEach (member, root) {

@@ -10,6 +10,7 @@
 #include "base/buf.h"
 #include "base/clock.h"
 #include "base/file.h"
+#include "base/json_scan.h"
 #include "base/json_write.h"
 #include "base/parse.h"
 #include "base/vectors.h"
@@ -20,8 +21,8 @@
  * Reading is strict, because everything that a server loads hangs on it: every known member's type
  * and range is checked, names of files may not leave the release's folder, a member or file given
  * twice is refused. Members that this version does not know are passed over: fields may be added
- * without a new format version. cJSON recurses for nested values and takes the first of two equal
- * members, so depth is bounded before it sees the text, and equal names are looked for after.
+ * without a new format version. json_scan sees the text first; cJSON takes the first of two equal
+ * members, so equal names are looked for after.
  *
  * Writing encodes compactly, reads the result back with the same strict reader (what we write, we
  * can open), and prints it with one member a line for people. The format is a JSON object:
@@ -80,33 +81,6 @@ static bool sha256_valid(const char *hex)
 {
     return strlen(hex) == SHA256_HEX_BYTES - 1 &&
            strspn(hex, "0123456789abcdef") == SHA256_HEX_BYTES - 1;
-}
-
-/* Deepest nesting of arrays and objects; strings are skipped. Exact for valid JSON, and an upper
- * bound of what a recursive reader reaches for anything else. */
-static size_t nesting_depth(const char *text, size_t len)
-{
-    size_t depth = 0;
-    size_t deepest = 0;
-    bool in_string = false;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (in_string) {
-            if (c == '\\') {
-                i++;
-            } else if (c == '"') {
-                in_string = false;
-            }
-        } else if (c == '"') {
-            in_string = true;
-        } else if (c == '{' || c == '[') {
-            depth++;
-            deepest = depth > deepest ? depth : deepest;
-        } else if ((c == '}' || c == ']') && depth > 0) {
-            depth--;
-        }
-    }
-    return deepest;
 }
 
 /* Refuses an object with a name twice or with absurdly many members, which also bounds the time of
@@ -392,34 +366,21 @@ static enum status get_all(const cJSON *root, struct manifest *out, struct error
 
 enum status manifest_parse(const char *text, size_t len, struct manifest *out, struct error *err)
 {
-    const char *end = NULL;
     manifest_init(out);
     if (len > MANIFEST_MAX_BYTES) {
         return error_set(err, STATUS_LIMIT, "manifest: over %d bytes", MANIFEST_MAX_BYTES);
     }
-    if (!utf8_valid(text, len)) {
-        return error_set(err, STATUS_FORMAT, "manifest: not valid UTF-8 text");
+    struct json_scan scan = {
+        .text = text, .len = len, .depth_max = MANIFEST_DEPTH_MAX, .values_max = JSON_VALUES_MAX};
+    struct error reason;
+    if (json_scan(&scan, &reason) != STATUS_OK) {
+        return error_set(err, STATUS_FORMAT, "manifest: %s", reason.message);
     }
-    if (nesting_depth(text, len) > MANIFEST_DEPTH_MAX) {
-        return error_set(err, STATUS_FORMAT, "manifest: nested deeper than %d levels",
-                         MANIFEST_DEPTH_MAX);
-    }
-    cJSON *root = cJSON_ParseWithLengthOpts(text, len, &end, 0);
+    cJSON *root = cJSON_ParseWithLength(text, len);
     if (root == NULL) {
-        size_t at = end != NULL ? (size_t)(end - text) : 0;
-        return error_set(err, STATUS_FORMAT, "manifest: not JSON (at byte %zu of %zu)", at, len);
+        return error_set(err, STATUS_NOMEM, "manifest: out of memory");
     }
-    enum status status = STATUS_OK;
-    for (const char *p = end; p < text + len; p++) {
-        if (*p != ' ' && *p != '\n' && *p != '\r' && *p != '\t') {
-            status = error_set(err, STATUS_FORMAT, "manifest: text after the end (at byte %zu)",
-                               (size_t)(p - text));
-            break;
-        }
-    }
-    if (status == STATUS_OK) {
-        status = get_all(root, out, err);
-    }
+    enum status status = get_all(root, out, err);
     cJSON_Delete(root);
     if (status != STATUS_OK) {
         manifest_free(out);

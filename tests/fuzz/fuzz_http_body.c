@@ -4,9 +4,9 @@
 #include <string.h>
 
 #include "api/decode.h"
-#include "api/json_scan.h"
 #include "api/query.h"
 #include "api/server.h"
+#include "base/json_scan.h"
 #include "base/parse.h"
 
 /* Danger: bodies and query strings come from anybody who reaches the port. Nesting must not exhaust

@@ -508,9 +508,20 @@ static void filter_cache_check_knows_what_compiles(void **state)
     filter_cache_close(NULL);
 }
 
+static void filter_check_nul_in_a_string_is_refused(void **state)
+{
+    /* As plain text it would be cut there and match another brand. */
+    static const char json[] = "{\"field\":\"brand\",\"eq\":\"Oak\\u0000Field\"}";
+    struct error err = {.code = STATUS_OK};
+    (void)state;
+    assert_int_equal(filter_check(json, strlen(json), &err), STATUS_INVALID);
+    assert_string_equal(err.field, "filter");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(filter_check_nul_in_a_string_is_refused),
         cmocka_unit_test(filter_compile_numbers_match_by_every_operator),
         cmocka_unit_test(filter_compile_times_and_bools_match_by_every_operator),
         cmocka_unit_test(filter_compile_texts_match_by_every_operator),

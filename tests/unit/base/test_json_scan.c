@@ -1,8 +1,13 @@
-#include "api/json_scan.h"
+#include "base/json_scan.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <cmocka.h>
 
 #include <string.h>
-
-#include "api_test.h"
 
 static enum status scan_text(const char *text, struct json_scan *scan, struct json_span *spans,
                              size_t spans_max)

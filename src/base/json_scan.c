@@ -1,12 +1,12 @@
-/* A strict, iterative JSON checker. cJSON, which makes the trees, is lenient where this service
- * must not be (control characters and "\u0000" in strings, invalid UTF-8, numbers such as "01",
- * garbage after the value) and recurses; what passed here it parses without surprises, and a tree
- * that cannot be made then is out of memory and nothing else.
+/* A strict, iterative JSON checker. cJSON, which makes the trees, is lenient where files
+ * and requests must not be (control characters and "\u0000" in strings, invalid UTF-8, numbers such
+ * as "01", garbage after the value) and recurses; what passed here it parses without surprises, and
+ * a tree that cannot be made then is out of memory and nothing else.
  *
  * One pass, no recursion: the kind of each open bracket lies in a small stack bounded by depth_max.
  * Rejected: checking cJSON's tree afterwards (the memory is spent by then, and a NUL in a string is
  * invisible) and a SAX parser of our own for everything (twice the code of the decoders). */
-#include "api/json_scan.h"
+#include "base/json_scan.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -302,7 +302,7 @@ enum status json_scan(struct json_scan *scan, struct error *err)
     }
     skip_space(&s);
     if (s.at == scan->len) {
-        return error_set(err, STATUS_INVALID, "empty body, JSON expected");
+        return error_set(err, STATUS_INVALID, "empty, JSON expected");
     }
     if (peek(&s) != '{' && peek(&s) != '[') {
         return error_set(err, STATUS_INVALID, "not a JSON object or array");

@@ -1,5 +1,5 @@
-#ifndef AISLE_API_JSON_SCAN_H
-#define AISLE_API_JSON_SCAN_H
+#ifndef AISLE_BASE_JSON_SCAN_H
+#define AISLE_BASE_JSON_SCAN_H
 
 #include <stddef.h>
 
@@ -8,7 +8,7 @@
 /* A strict look over JSON text (RFC 8259) before a tree is made of it: grammar, UTF-8, depth and
  * number of values are bounded, so that what is parsed afterwards cannot use more than a small
  * multiple of its own size. Also finds where the elements of a list begin and end, so that a batch
- * is decoded piece by piece. */
+ * is decoded piece by piece. What passed, cJSON parses as it stands, or is out of memory. */
 enum json_shape {
     JSON_SHAPE_OBJECT, /* one object */
     JSON_SHAPE_ARRAY,  /* one array; the spans are its elements */
@@ -21,14 +21,14 @@ struct json_span {
 };
 
 enum {
-    JSON_VALUES_MAX = 1 << 18, /* in one body; each costs about 64 bytes in a tree */
+    JSON_VALUES_MAX = 1 << 18, /* in one text; each costs about 64 bytes in a tree */
 };
 
 struct json_scan {
     /* in */
     const char *text;
     size_t len;
-    size_t depth_max;
+    size_t depth_max; /* at most 64 */
     size_t values_max;
     struct json_span *spans; /* [spans_max], the caller's; may be NULL with spans_max 0 */
     size_t spans_max;        /* LIMIT beyond; with 0 elements are not collected */
