@@ -517,7 +517,7 @@ enum status table_each(const char *path, char separator, table_record_fn *take, 
     struct table *table = NULL;
     struct table_record record;
     enum status status = table_open(path, separator, &table, err);
-    if (status != STATUS_OK)
+    if (status != STATUS_OK || table == NULL)
         return status;
     for (bool at_end = false; status == STATUS_OK && !at_end;) {
         status = table_next(table, &record, err);
