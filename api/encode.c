@@ -133,7 +133,8 @@ static void encode_explanation(struct json_writer *json, const struct recommend_
 
 static void encode_item(struct json_writer *json, const struct recommend_item *item, bool explain)
 {
-    static const enum source sources[] = {SOURCE_VECTOR, SOURCE_POPULAR, SOURCE_REQUEST};
+    static const enum source sources[] = {SOURCE_VECTOR, SOURCE_NEIGHBORS, SOURCE_POPULAR,
+                                          SOURCE_REQUEST};
     json_begin_object(json, NULL);
     json_string(json, "id", item->id);
     json_float(json, "score", item->score);

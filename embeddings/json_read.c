@@ -346,3 +346,12 @@ bool json_whole_number(const struct json_value *value, uint64_t *out)
     *out = (uint64_t)number;
     return true;
 }
+
+bool json_bool_value(const struct json_value *value, bool *out)
+{
+    if (json_kind(value) != JSON_BOOL) {
+        return false;
+    }
+    *out = cJSON_IsTrue(as_item(value)) != 0;
+    return true;
+}

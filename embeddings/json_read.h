@@ -43,5 +43,7 @@ const char *json_text(const struct json_value *value);
 double json_number(const struct json_value *value);
 /* True and *out when value is a whole number in 0 … 2^53 - 1, which a double holds exactly. */
 bool json_whole_number(const struct json_value *value, uint64_t *out);
+/* True and *out when value is a JSON_BOOL. */
+bool json_bool_value(const struct json_value *value, bool *out);
 
 #endif

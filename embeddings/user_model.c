@@ -11,7 +11,8 @@
  * Checks that every architecture needs (settings' version, dimension against the item vectors)
  * stand here once. */
 
-static const struct user_model_architecture *const architectures[] = {&user_model_decay};
+static const struct user_model_architecture *const architectures[] = {
+    &user_model_decay, &user_model_sasrec, &user_model_gru4rec, &user_model_attention};
 
 static const struct json_limits settings_limits = {.n_values_max = 1024, .depth_max = 8};
 
@@ -184,4 +185,20 @@ void user_model_embed(const struct user_model *model, struct user_model_workspac
     assert(workspace->model == model);
     assert(batch->n_users <= workspace->n_users_max);
     model->architecture->embed(model->parameters, &model->items, workspace->scratch, batch, out);
+}
+
+size_t user_model_state_floats(const struct user_model *model)
+{
+    return model->architecture->state_floats != NULL
+               ? model->architecture->state_floats(model->parameters)
+               : 0;
+}
+
+void user_model_advance(const struct user_model *model, struct user_model_workspace *workspace,
+                        const struct history_event *event, float *state, float *out)
+{
+    assert(workspace->model == model);
+    assert(model->architecture->advance != NULL);
+    model->architecture->advance(model->parameters, &model->items, workspace->scratch, event, state,
+                                 out);
 }

@@ -54,6 +54,14 @@ void user_model_workspace_close(struct user_model_workspace *workspace);
 void user_model_embed(const struct user_model *model, struct user_model_workspace *workspace,
                       const struct history_batch *batch, float *out);
 
+/* Models that can go on from a kept state (gru4rec): floats of a state, 0 for the others. */
+size_t user_model_state_floats(const struct user_model *model);
+/* One event more: state [floats as above] (caller's, zero before a user's first event) is updated,
+ * out [D] is the user vector after it. Only for models with a state (asserted). Equals a full pass
+ * over the same events within 1e-5 relative, as long as these are not more than history_max. */
+void user_model_advance(const struct user_model *model, struct user_model_workspace *workspace,
+                        const struct history_event *event, float *state, float *out);
+
 /* Settings of the `decay` model: the user vector is the weighted mean of the history's item
  * vectors, weight = type_weight[type] × 0.5^(age / half_life) × position_decay^(position), scaled
  * to unit length. Events of unknown time count by position alone. */

@@ -34,8 +34,16 @@ struct user_model_architecture {
     /* As user_model_embed; scratch is 64-byte aligned. */
     void (*embed)(const void *parameters, const struct vectors *items, float *scratch,
                   const struct history_batch *batch, float *out);
+    /* Architectures that can go on from a kept state (NULL otherwise): its floats, and one event
+     * more: state [state_floats], zero before the first, is updated; out [D] is the user vector. */
+    size_t (*state_floats)(const void *parameters);
+    void (*advance)(const void *parameters, const struct vectors *items, float *scratch,
+                    const struct history_event *event, float *state, float *out);
 };
 
 extern const struct user_model_architecture user_model_decay;
+extern const struct user_model_architecture user_model_sasrec;
+extern const struct user_model_architecture user_model_gru4rec;
+extern const struct user_model_architecture user_model_attention;
 
 #endif

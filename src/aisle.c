@@ -167,7 +167,13 @@ static enum status make_history(struct aisle_session *session, const struct aisl
 
 static const char *source_text(unsigned sources)
 {
-    return source_name(sources & SOURCE_VECTOR ? SOURCE_VECTOR : SOURCE_POPULAR);
+    static const enum source ORDER[] = {SOURCE_VECTOR, SOURCE_NEIGHBORS, SOURCE_REQUEST};
+    for (size_t i = 0; i < sizeof(ORDER) / sizeof(ORDER[0]); i++) {
+        if ((sources & ORDER[i]) != 0) {
+            return source_name(ORDER[i]);
+        }
+    }
+    return source_name(SOURCE_POPULAR);
 }
 
 static enum status make_answer(struct aisle_session *session, const struct recommend_job *job,

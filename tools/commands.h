@@ -5,6 +5,7 @@
  * 0 done, 1 failed (one line on stderr), 2 usage. Results go to stdout, all else to stderr. */
 int command_synth(int argc, const char *const *argv);
 int command_import(int argc, const char *const *argv);
+int command_import_model(int argc, const char *const *argv);
 int command_train(int argc, const char *const *argv);
 int command_build(int argc, const char *const *argv);
 int command_verify(int argc, const char *const *argv);

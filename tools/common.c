@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 bool command_parse(const struct option_table *table, int argc, const char *const *argv,
@@ -57,6 +58,27 @@ bool command_has_all(const char *command, const struct required_option *required
         (void)command_usage(command, "missing: %s", missing);
     }
     return len == 0;
+}
+
+bool command_parse_seconds(const char *text, double *seconds)
+{
+    static const struct {
+        char letter;
+        double seconds;
+    } units[] = {{'\0', 1.0}, {'s', 1.0}, {'m', 60.0}, {'h', 3600.0}};
+    char *end = NULL;
+    errno = 0;
+    double value = strtod(text, &end);
+    if (end == text || errno != 0 || !(value > 0.0) || (end[0] != '\0' && end[1] != '\0')) {
+        return false;
+    }
+    for (size_t i = 0; i < sizeof units / sizeof units[0]; i++) {
+        if (end[0] == units[i].letter && value * units[i].seconds < 1e9) {
+            *seconds = value * units[i].seconds;
+            return true;
+        }
+    }
+    return false;
 }
 
 int command_print(const char *command, struct buf *text)

@@ -31,6 +31,10 @@ struct required_option {
 };
 bool command_has_all(const char *command, const struct required_option *required, size_t n);
 
+/* "90s", "30m", "2h" or plain seconds, above zero; false and *seconds unchanged for another text.
+ */
+bool command_parse_seconds(const char *text, double *seconds);
+
 /* Writes text (JSON, a report) and, where it lacks one, a newline to stdout; a failed write or a
  * buf in failure is reported. Returns the exit code. */
 int command_print(const char *command, struct buf *text);

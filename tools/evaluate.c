@@ -140,6 +140,14 @@ static void write_json(const struct engine *engine, const struct evaluate_config
     json_begin_object(&json, "popularity");
     write_metrics(&json, config, &result->popularity);
     json_end_object(&json);
+    if (result->has_parts) {
+        json_begin_object(&json, "vector");
+        write_metrics(&json, config, &result->vector);
+        json_end_object(&json);
+        json_begin_object(&json, "neighbors");
+        write_metrics(&json, config, &result->neighbors);
+        json_end_object(&json);
+    }
     json_int(&json, "n_unknown", (int64_t)result->n_unknown);
     json_int(&json, "n_empty", (int64_t)result->n_empty);
     json_double(&json, "seconds", result->seconds);
@@ -178,6 +186,10 @@ static void write_table(const struct engine *engine, const struct evaluate_confi
     }
     buf_append_char(out, '\n');
     write_row(user_model_info(engine->model).architecture, config, &result->model, out);
+    if (result->has_parts) {
+        write_row("vector", config, &result->vector, out);
+        write_row("neighbors", config, &result->neighbors, out);
+    }
     write_row("popularity", config, &result->popularity, out);
 }
 

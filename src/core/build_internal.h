@@ -47,6 +47,8 @@ enum status build_read_items(struct build *build, struct error *err) STATUS_CHEC
 enum status build_write_catalog(struct build *build, struct error *err) STATUS_CHECKED;
 /* vectors.safetensors and model.safetensors of the draft; opens them. */
 enum status build_write_vectors(struct build *build, struct error *err) STATUS_CHECKED;
+/* build_neighbors.c: neighbors.safetensors of the draft, if the folder has one. */
+enum status build_write_neighbors(struct build *build, struct error *err) STATUS_CHECKED;
 void build_free_items(struct build *build);
 
 /* build_histories.c: events → popularity and histories; histories → queries. */

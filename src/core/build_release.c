@@ -187,6 +187,7 @@ static const struct step STEPS[] = {
     {"opening a draft", open_draft},
     {"writing the catalogue", build_write_catalog},
     {"writing vectors and model", build_write_vectors},
+    {"writing neighbours", build_write_neighbors},
     {"making queries from histories", build_make_queries},
     {"building and tuning the index", build_index},
     {"opening the draft", open_engine},

@@ -6,7 +6,12 @@
  * cheaper than any search), a broad one is searched with k growing fourfold until enough pass, and
  * when the largest k does not do, the whole filter is scanned exactly. A post-filter alone (what
  * most services do) would return short lists for rare combinations; a scan alone would cost a
- * whole pass over a million vectors for the common "in stock". */
+ * whole pass over a million vectors for the common "in stock".
+ *
+ * Session neighbours are merged afterwards, so that what the vector search brings does not depend
+ * on them. All that they score is asked for, not only as many items as may join: a candidate found
+ * by its vector gets its evidence wherever it stands in the neighbours' list, and its score is the
+ * one that offline evaluation gives it. */
 #include "core/recommend_internal.h"
 
 #include <math.h>
@@ -66,7 +71,7 @@ static size_t wanted_candidates(const struct recommend_job *job)
 {
     size_t wanted = job->profile->candidates;
     size_t shown = job->request->limit * 2;
-    return min_size(wanted > shown ? wanted : shown, CANDIDATES_MAX);
+    return min_size(wanted > shown ? wanted : shown, VECTOR_CANDIDATES_MAX);
 }
 
 size_t candidates_search_k(const struct recommender *recommender, const struct recommend_job *job,
@@ -84,6 +89,7 @@ static void add(struct recommender *recommender, uint32_t row, float similarity,
     struct candidate *candidate = &recommender->candidates[recommender->n_candidates++];
     candidate->row = row;
     candidate->similarity = similarity;
+    candidate->neighbors = 0.0F;
     candidate->sources = source;
     mark(recommender, row);
 }
@@ -189,14 +195,106 @@ static void fill_up_with_popular(struct recommender *recommender, const struct r
     }
 }
 
-enum status candidates_collect(struct recommender *recommender, const struct recommend_job *job,
-                               const struct filter_rows *filter, const float *user_vector,
-                               const struct found_rows *found, struct error *err)
+/* ---- session neighbours ---- */
+
+static size_t slot_of(uint32_t row)
 {
-    if (!job->has_vector) {
-        fill_up_with_popular(recommender, job, filter);
-        return STATUS_OK;
+    return (row * 2654435769U) >> (32 - NEIGHBOR_SLOTS_LOG2); /* Fibonacci hashing */
+}
+
+/* What neighbours say of a row: their feature, 0 where they do not know it. */
+static float neighbors_of(const struct recommender *recommender, uint32_t row)
+{
+    size_t slot = slot_of(row);
+    while (recommender->neighbor_slots[slot] != 0) {
+        size_t place = recommender->neighbor_slots[slot] - 1U;
+        if (recommender->neighbor_rows[place] == row) {
+            return recommender->neighbor_scores[place];
+        }
+        slot = (slot + 1) % NEIGHBOR_SLOTS;
     }
+    return 0.0F;
+}
+
+/* Scores → the feature that ranking adds (neighbors.h), and row → place. Where there is no user
+ * vector and the release gives neighbours no weight beside one, their evidence counts as it is: it
+ * is all there is. */
+static void take_neighbor_scores(struct recommender *recommender, bool has_vector, double total)
+{
+    const struct neighbors_blend *blend = &recommender->blend;
+    double weight = blend->weight > 0.0 || has_vector ? blend->weight : 1.0;
+    memset(recommender->neighbor_slots, 0, NEIGHBOR_SLOTS * sizeof(*recommender->neighbor_slots));
+    for (size_t i = 0; i < recommender->n_neighbors; i++) {
+        size_t slot = slot_of(recommender->neighbor_rows[i]);
+        while (recommender->neighbor_slots[slot] != 0) {
+            slot = (slot + 1) % NEIGHBOR_SLOTS;
+        }
+        recommender->neighbor_slots[slot] = (uint16_t)(i + 1);
+        if (!blend->is_primary) {
+            double share = total > 0.0 ? (double)recommender->neighbor_scores[i] / total : 0.0;
+            recommender->neighbor_scores[i] = (float)(weight * log1p(share / blend->floor));
+        }
+    }
+}
+
+void candidates_ask_neighbors(struct recommender *recommender, const struct recommend_job *job)
+{
+    double total = 0.0;
+    recommender->n_neighbors = 0;
+    if (recommender->neighbors == NULL || job->answer.n_history == 0 ||
+        job->profile->neighbor_candidates == 0) {
+        return;
+    }
+    recommender->n_neighbors =
+        neighbors_query(recommender->engine->neighbors, recommender->neighbors, job->events,
+                        job->answer.n_history, job->now_ms, NEIGHBORS_HITS_MAX,
+                        recommender->neighbor_rows, recommender->neighbor_scores, &total);
+    if (recommender->n_neighbors > 0) {
+        take_neighbor_scores(recommender, job->has_vector, total);
+    }
+}
+
+/* Candidates that are there get their neighbours' evidence. */
+static void note_neighbors(struct recommender *recommender)
+{
+    for (size_t i = 0; i < recommender->n_candidates && recommender->n_neighbors > 0; i++) {
+        struct candidate *candidate = &recommender->candidates[i];
+        candidate->neighbors = neighbors_of(recommender, candidate->row);
+        if (candidate->neighbors > 0.0F && (candidate->sources & SOURCE_REQUEST) == 0) {
+            candidate->sources |= SOURCE_NEIGHBORS;
+        }
+    }
+}
+
+/* The neighbours' best that pass and are not there yet join, up to the profile's number. */
+static void join_neighbors(struct recommender *recommender, const struct recommend_job *job,
+                           const struct filter_rows *filter, const float *user_vector)
+{
+    size_t first = recommender->n_candidates;
+    size_t end = min_size(first + job->profile->neighbor_candidates, CANDIDATES_MAX);
+    for (size_t i = 0; i < recommender->n_neighbors && recommender->n_candidates < end; i++) {
+        uint32_t row = recommender->neighbor_rows[i];
+        if (!is_marked(recommender, row) && (filter == NULL || filter_match(filter, row))) {
+            recommender->candidate_rows[recommender->n_candidates - first] = row;
+            add(recommender, row, 0.0F, SOURCE_NEIGHBORS);
+            recommender->candidates[recommender->n_candidates - 1].neighbors =
+                recommender->neighbor_scores[i];
+        }
+    }
+    if (job->has_vector && recommender->n_candidates > first) {
+        vectors_dot(&recommender->engine->vectors, user_vector, recommender->candidate_rows,
+                    recommender->n_candidates - first, recommender->similarities);
+        for (size_t i = first; i < recommender->n_candidates; i++) {
+            recommender->candidates[i].similarity = recommender->similarities[i - first];
+        }
+    }
+}
+
+static enum status collect_by_vector(struct recommender *recommender,
+                                     const struct recommend_job *job,
+                                     const struct filter_rows *filter, const float *user_vector,
+                                     const struct found_rows *found, struct error *err)
+{
     size_t wanted = wanted_candidates(job);
     if (is_selective(recommender, filter)) {
         return scan_exactly(recommender, filter, user_vector, wanted, err);
@@ -206,6 +304,25 @@ enum status candidates_collect(struct recommender *recommender, const struct rec
         return STATUS_OK;
     }
     return search_further(recommender, job, filter, user_vector, found->k, err);
+}
+
+enum status candidates_collect(struct recommender *recommender, const struct recommend_job *job,
+                               const struct filter_rows *filter, const float *user_vector,
+                               const struct found_rows *found, struct error *err)
+{
+    enum status status = STATUS_OK;
+    if (job->has_vector) {
+        status = collect_by_vector(recommender, job, filter, user_vector, found, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    note_neighbors(recommender);
+    join_neighbors(recommender, job, filter, user_vector);
+    if (!job->has_vector) {
+        fill_up_with_popular(recommender, job, filter);
+    }
+    return STATUS_OK;
 }
 
 void candidates_collect_given(struct recommender *recommender, const struct recommend_job *job,
@@ -226,4 +343,5 @@ void candidates_collect_given(struct recommender *recommender, const struct reco
             recommender->candidates[i].similarity = recommender->similarities[i];
         }
     }
+    note_neighbors(recommender);
 }

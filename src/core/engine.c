@@ -92,6 +92,23 @@ static enum status open_index(struct engine *engine, const char *path, struct er
     return STATUS_OK;
 }
 
+/* The one part that a release may lack; one that its manifest does not list is not its own. */
+static enum status open_neighbors(struct engine *engine, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    bool is_listed = engine->manifest.n_files == 0; /* a draft has no list yet */
+    for (size_t i = 0; i < engine->manifest.n_files; i++) {
+        is_listed =
+            is_listed || strcmp(engine->manifest.files[i].name, RELEASE_FILE_NEIGHBORS) == 0;
+    }
+    enum status status = path_join(path, engine->dir, RELEASE_FILE_NEIGHBORS, err);
+    if (status != STATUS_OK || !is_listed ||
+        (engine->manifest.n_files == 0 && !file_exists(path))) {
+        return status;
+    }
+    return neighbors_open(path, engine->vectors.n, &engine->neighbors, err);
+}
+
 struct part {
     const char *name;
     enum status (*open)(struct engine *engine, const char *path, struct error *err);
@@ -149,7 +166,8 @@ static enum status open_parts(struct engine *engine, struct error *err)
             return status;
         }
     }
-    return make_popularity(engine, err);
+    enum status status = open_neighbors(engine, err);
+    return status == STATUS_OK ? make_popularity(engine, err) : status;
 }
 
 static enum status replay(const struct engine *engine, struct error *err)
@@ -244,6 +262,7 @@ void engine_close(struct engine *engine)
         return;
     }
     mem_free(engine->popularity);
+    neighbors_close(engine->neighbors);
     vector_index_close(engine->index);
     user_model_close(engine->model);
     safetensors_close(engine->vector_file);

@@ -5,6 +5,7 @@
 
 #include "base/status.h"
 #include "base/vectors.h"
+#include "embeddings/neighbors.h"
 #include "embeddings/safetensors.h"
 #include "embeddings/user_model.h"
 #include "index/vector_index.h"
@@ -21,7 +22,8 @@ struct engine {
     struct vectors vectors;
     struct user_model *model;
     struct vector_index *index;
-    float *popularity; /* [n] feature: log-scaled to 0 … 1 */
+    struct neighbors *neighbors; /* session neighbours, NULL: the release has none */
+    float *popularity;           /* [n] feature: log-scaled to 0 … 1 */
 };
 
 struct engine_config {

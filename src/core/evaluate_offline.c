@@ -68,9 +68,11 @@ struct evaluation {
     float *items;             /* [N × D] */
     const double *popularity; /* [N] */
     const uint32_t *by_popularity;
-    uint32_t *popularity_ranks;       /* [N] 1 + other items at least as popular */
-    uint32_t *ranks, *baseline_ranks; /* [cases]; 0: unknown next item */
-    unsigned char *without_vector;    /* [cases] */
+    uint32_t *popularity_ranks;              /* [N] 1 + other items at least as popular */
+    uint32_t *ranks, *baseline_ranks;        /* [cases]; 0: unknown next item */
+    uint32_t *vector_ranks, *neighbor_ranks; /* [cases] of a blend's parts; NULL: no neighbours */
+    struct neighbors_blend blend;
+    unsigned char *without_vector; /* [cases] */
 };
 
 struct scored {
@@ -81,6 +83,9 @@ struct scored {
 /* What one thread needs. */
 struct scorer {
     struct user_model_workspace *workspace;
+    struct neighbors_workspace *neighbors;
+    uint32_t *hit_rows; /* [NEIGHBORS_HITS_MAX] */
+    float *hit_scores;
     struct history_event *events; /* [B × history_max] */
     uint32_t offsets[CHUNK + 1];
     float *embedded;                /* [B × D] */
@@ -96,6 +101,9 @@ struct scorer {
 static void scorer_free(struct scorer *scorer)
 {
     user_model_workspace_close(scorer->workspace);
+    neighbors_workspace_close(scorer->neighbors);
+    mem_free(scorer->hit_rows);
+    mem_free(scorer->hit_scores);
     mem_free(scorer->events);
     mem_free(scorer->embedded);
     mem_free(scorer->tile);
@@ -114,6 +122,14 @@ static enum status scorer_init(const struct evaluation *e, struct scorer *scorer
     if (status != STATUS_OK) {
         return status;
     }
+    if (e->engine->neighbors != NULL) {
+        status = neighbors_workspace_open(e->engine->neighbors, &scorer->neighbors, err);
+        if (status != STATUS_OK) {
+            return status;
+        }
+    }
+    scorer->hit_rows = mem_alloc_array(NEIGHBORS_HITS_MAX, sizeof(*scorer->hit_rows));
+    scorer->hit_scores = mem_alloc_array(NEIGHBORS_HITS_MAX, sizeof(*scorer->hit_scores));
     scorer->events = mem_alloc_array(CHUNK * e->history_max, sizeof(*scorer->events));
     scorer->embedded = mem_alloc_vectors(CHUNK * e->dim, sizeof(float));
     scorer->tile = mem_alloc_vectors(TILE * e->dim, sizeof(float));
@@ -122,9 +138,10 @@ static enum status scorer_init(const struct evaluation *e, struct scorer *scorer
     scorer->marks = mem_calloc(n, 1);
     scorer->best = mem_alloc_array(n, sizeof(uint16_t));
     scorer->baseline_best = mem_alloc_array(n, sizeof(uint16_t));
-    if (scorer->events == NULL || scorer->embedded == NULL || scorer->tile == NULL ||
-        scorer->scores == NULL || scorer->top == NULL || scorer->marks == NULL ||
-        scorer->best == NULL || scorer->baseline_best == NULL) {
+    if (scorer->hit_rows == NULL || scorer->hit_scores == NULL || scorer->events == NULL ||
+        scorer->embedded == NULL || scorer->tile == NULL || scorer->scores == NULL ||
+        scorer->top == NULL || scorer->marks == NULL || scorer->best == NULL ||
+        scorer->baseline_best == NULL) {
         return error_set(err, STATUS_NOMEM, "memory of an evaluation");
     }
     memset(scorer->best, 0xff, n * sizeof(uint16_t));
@@ -138,6 +155,8 @@ static void evaluation_free(struct evaluation *e)
     mem_free(e->popularity_ranks);
     mem_free(e->ranks);
     mem_free(e->baseline_ranks);
+    mem_free(e->vector_ranks);
+    mem_free(e->neighbor_ranks);
     mem_free(e->without_vector);
 }
 
@@ -154,6 +173,14 @@ static enum status evaluation_init(struct evaluation *e, struct error *err)
     e->ranks = mem_calloc(e->cases->n, sizeof(uint32_t));
     e->baseline_ranks = mem_calloc(e->cases->n, sizeof(uint32_t));
     e->without_vector = mem_calloc(e->cases->n, 1);
+    if (e->engine->neighbors != NULL) {
+        e->blend = neighbors_info(e->engine->neighbors).blend;
+        e->vector_ranks = mem_calloc(e->cases->n, sizeof(uint32_t));
+        e->neighbor_ranks = mem_calloc(e->cases->n, sizeof(uint32_t));
+        if (e->vector_ranks == NULL || e->neighbor_ranks == NULL) {
+            return error_set(err, STATUS_NOMEM, "memory of an evaluation");
+        }
+    }
     if (e->items == NULL || e->popularity_ranks == NULL || e->ranks == NULL ||
         e->baseline_ranks == NULL || e->without_vector == NULL) {
         return error_set(err, STATUS_NOMEM, "memory of an evaluation");
@@ -305,8 +332,8 @@ static void mark_excluded(const struct evaluation *e, struct scorer *scorer,
     }
 }
 
-static uint32_t rank_by_model(const struct evaluation *e, struct scorer *scorer,
-                              const struct evaluate_case *c, float *scores)
+static void hide_excluded(const struct evaluation *e, const struct scorer *scorer,
+                          const struct evaluate_case *c, float *scores)
 {
     const struct history_event *prefix = e->cases->log.events + c->first;
     for (size_t i = 0; e->config->exclude_history && i < c->n_prefix; i++) {
@@ -314,7 +341,12 @@ static uint32_t rank_by_model(const struct evaluation *e, struct scorer *scorer,
             scores[prefix[i].row] = -INFINITY;
         }
     }
-    note_top(e, scorer, scores);
+}
+
+/* 1 + other items that score at least as much; an item without any score is last. */
+static uint32_t rank_among(const struct evaluation *e, const struct evaluate_case *c,
+                           const float *scores)
+{
     if (c->next >= e->n_items) {
         return 0;
     }
@@ -324,6 +356,69 @@ static uint32_t rank_by_model(const struct evaluation *e, struct scorer *scorer,
         rank += scores[i] >= wanted;
     }
     return rank;
+}
+
+static uint32_t rank_by_model(const struct evaluation *e, struct scorer *scorer,
+                              const struct evaluate_case *c, float *scores)
+{
+    note_top(e, scorer, scores);
+    return rank_among(e, c, scores);
+}
+
+/* The neighbours' items for a case's prefix, newest first, with their scores' sum. */
+static size_t ask_neighbors(const struct evaluation *e, struct scorer *scorer,
+                            const struct evaluate_case *c, double *total)
+{
+    struct history_event events[NEIGHBORS_QUERY_MAX];
+    const struct history_event *prefix = e->cases->log.events + c->first;
+    size_t n = 0;
+    for (size_t i = c->n_prefix; i-- > 0 && n < NEIGHBORS_QUERY_MAX;) {
+        if (prefix[i].row < e->n_items) {
+            events[n++] = prefix[i];
+        }
+    }
+    return neighbors_query(e->engine->neighbors, scorer->neighbors, events, n, c->time_ms,
+                           NEIGHBORS_HITS_MAX, scorer->hit_rows, scorer->hit_scores, total);
+}
+
+/* Rank by the neighbours alone; what they do not name is not found. */
+static uint32_t rank_by_neighbors(const struct evaluation *e, const struct scorer *scorer,
+                                  const struct evaluate_case *c, size_t n_hits)
+{
+    uint32_t rank = 0;
+    float wanted = 0.0F;
+    for (size_t h = 0; h < n_hits; h++) {
+        wanted = scorer->hit_rows[h] == c->next ? scorer->hit_scores[h] : wanted;
+    }
+    if (c->next >= e->n_items || wanted <= 0.0F) {
+        return c->next >= e->n_items ? 0 : (uint32_t)e->n_items;
+    }
+    for (size_t h = 0; h < n_hits; h++) {
+        rank += scorer->hit_scores[h] >= wanted && scorer->marks[scorer->hit_rows[h]] == MARK_NONE;
+    }
+    return rank;
+}
+
+/* Adds the neighbours' evidence to the model's scores, as serving does; where they are the model,
+ * their scores take the place of all others. */
+static void blend_scores(const struct evaluation *e, const struct scorer *scorer, size_t n_hits,
+                         double total, float *scores)
+{
+    for (size_t i = 0; e->blend.is_primary && i < e->n_items; i++) {
+        scores[i] = -INFINITY;
+    }
+    for (size_t h = 0; h < n_hits; h++) {
+        uint32_t row = scorer->hit_rows[h];
+        double score = (double)scorer->hit_scores[h];
+        if (scorer->marks[row] != MARK_NONE) {
+            continue;
+        }
+        if (e->blend.is_primary) {
+            scores[row] = (float)score;
+        } else {
+            scores[row] += (float)(e->blend.weight * log1p(score / total / e->blend.floor));
+        }
+    }
 }
 
 /* Rank by popularity alone, its top list noted in best. */
@@ -353,19 +448,40 @@ static uint32_t rank_by_popularity(const struct evaluation *e, struct scorer *sc
     return rank;
 }
 
+/* Ranks by what serves and, where neighbours take part, by each part alone. */
+static void rank_with_neighbors(const struct evaluation *e, struct scorer *scorer, size_t at,
+                                bool has_vector, float *scores)
+{
+    const struct evaluate_case *c = &e->cases->cases[at];
+    double total = 0.0;
+    size_t n_hits = ask_neighbors(e, scorer, c, &total);
+    if (!has_vector) {
+        memset(scores, 0, e->n_items * sizeof(*scores));
+        hide_excluded(e, scorer, c, scores);
+    }
+    e->vector_ranks[at] = rank_among(e, c, scores);
+    e->neighbor_ranks[at] = rank_by_neighbors(e, scorer, c, n_hits);
+    blend_scores(e, scorer, n_hits, total, scores);
+    e->ranks[at] = rank_by_model(e, scorer, c, scores);
+}
+
 static void rank_case(const struct evaluation *e, struct scorer *scorer, size_t at,
                       const float *user_vector, float *scores)
 {
     const struct evaluate_case *c = &e->cases->cases[at];
+    bool has_vector = vector_norm(user_vector, e->dim) > 0.0F;
     mark_excluded(e, scorer, c, MARK_EXCLUDED);
     e->baseline_ranks[at] = rank_by_popularity(e, scorer, c, scorer->baseline_best);
-    if (vector_norm(user_vector, e->dim) > 0.0F) {
+    mark_excluded(e, scorer, c, MARK_EXCLUDED); /* again: counting changes the marks */
+    hide_excluded(e, scorer, c, scores);
+    if (e->engine->neighbors != NULL) {
+        rank_with_neighbors(e, scorer, at, has_vector, scores);
+    } else if (has_vector) {
         e->ranks[at] = rank_by_model(e, scorer, c, scores);
     } else {
-        e->without_vector[at] = 1;
-        mark_excluded(e, scorer, c, MARK_EXCLUDED);
         e->ranks[at] = rank_by_popularity(e, scorer, c, scorer->best);
     }
+    e->without_vector[at] = has_vector ? 0 : 1;
     mark_excluded(e, scorer, c, MARK_NONE);
 }
 
@@ -532,6 +648,11 @@ static enum status evaluate_with(struct evaluation *e, struct scorer *scorers, s
         count_cases(e, result);
         sum_metrics(e, e->ranks, &result->model);
         sum_metrics(e, e->baseline_ranks, &result->popularity);
+        result->has_parts = e->engine->neighbors != NULL;
+        if (result->has_parts) {
+            sum_metrics(e, e->vector_ranks, &result->vector);
+            sum_metrics(e, e->neighbor_ranks, &result->neighbors);
+        }
         measure_coverage(e, scorers, n_threads, result);
     }
     return status;

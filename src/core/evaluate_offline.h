@@ -43,6 +43,8 @@ struct evaluate_result {
     uint64_t n_unknown; /* cases whose next item is not in the catalogue: count as missed */
     uint64_t n_empty;   /* cases without a user vector (no known item before): popularity answers */
     struct evaluate_metrics model, popularity;
+    bool has_parts; /* neighbours take part: vector and neighbors are each part alone */
+    struct evaluate_metrics vector, neighbors;
     double seconds;
 };
 void evaluate_config_default(struct evaluate_config *config);

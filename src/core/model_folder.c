@@ -13,13 +13,13 @@
  * that building an index may take: ids against vectors, weights against vectors, numbers for NaN.
  */
 
-static enum status read_ids(const char *path, struct model_folder *folder, struct error *err)
+enum status model_ids_read(const char *path, struct idmap **ids, struct error *err)
 {
     struct line_reader *reader = NULL;
     const char *line = NULL;
     size_t len = 0;
     uint32_t row = 0;
-    enum status status = idmap_open(0, &folder->ids, err);
+    enum status status = idmap_open(0, ids, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -37,7 +37,7 @@ static enum status read_ids(const char *path, struct model_folder *folder, struc
             status = error_set(err, STATUS_FORMAT, "line %llu is no item id", number);
             break;
         }
-        status = idmap_add(folder->ids, line, len, &row);
+        status = idmap_add(*ids, line, len, &row);
         if (status == STATUS_EXISTS) {
             status = error_set(err, STATUS_FORMAT, "item %.64s stands in lines %llu and %llu", line,
                                (unsigned long long)row + 1, number);
@@ -50,6 +50,11 @@ static enum status read_ids(const char *path, struct model_folder *folder, struc
     }
     line_reader_close(reader);
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+static enum status read_ids(const char *path, struct model_folder *folder, struct error *err)
+{
+    return model_ids_read(path, &folder->ids, err);
 }
 
 static enum status check_ids(const struct model_folder *folder, struct error *err)

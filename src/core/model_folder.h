@@ -17,6 +17,8 @@
 #define MODEL_FILE_WEIGHTS "model.safetensors"
 #define MODEL_FILE_HISTORIES "histories.jsonl"
 #define MODEL_FILE_TRAINING "training.json"
+#define MODEL_FILE_CURVE "training.svg"
+#define MODEL_FILE_NEIGHBORS "neighbors.safetensors"
 #define MODEL_TENSOR_VECTORS "item_vectors"
 #define MODEL_TENSOR_COUNTS "item_counts"
 
@@ -41,6 +43,10 @@ enum status model_folder_open(const char *dir, struct model_folder *out,
                               struct error *err) STATUS_CHECKED;
 /* A zeroed struct is legal. */
 void model_folder_close(struct model_folder *folder);
+
+/* Reads item_ids.txt or a file like it: id → line. FORMAT: an empty line, a line that is no id, an
+ * id twice, each with the line's number. *ids is to be closed in any case. */
+enum status model_ids_read(const char *path, struct idmap **ids, struct error *err) STATUS_CHECKED;
 
 /* Whether dir is one that `aisle train` wrote, so that it may replace it. */
 bool model_folder_is_one(const char *dir);

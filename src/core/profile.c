@@ -21,11 +21,12 @@
 
 enum { PROFILE_DEPTH_MAX = 16 };
 enum { CANDIDATES_DEFAULT = 200, CANDIDATES_MIN = 1, CANDIDATES_LIMIT = 2000 };
+enum { NEIGHBOR_CANDIDATES_DEFAULT = 200, NEIGHBOR_CANDIDATES_LIMIT = 1000 };
 static const double WEIGHT_LIMIT = 1e6;
 static const double HALF_LIFE_DAYS_MAX = 36500.0;
 
 static const char *const FEATURE_NAMES[N_FEATURES] = {"similarity", "popularity", "freshness",
-                                                      "in_stock"};
+                                                      "in_stock", "neighbors"};
 
 const char *feature_name(enum feature feature)
 {
@@ -40,6 +41,8 @@ void profile_default(struct profile *profile)
     memcpy(profile->hash, "builtin", sizeof("builtin"));
     profile->weights[FEATURE_SIMILARITY] = 1.0;
     profile->weights[FEATURE_POPULARITY] = 0.02;
+    profile->weights[FEATURE_NEIGHBORS] = 1.0;
+    profile->neighbor_candidates = NEIGHBOR_CANDIDATES_DEFAULT;
     profile->freshness_half_life_days = 30.0;
     profile->candidates = CANDIDATES_DEFAULT;
 }
@@ -60,6 +63,18 @@ static enum status read_number(const cJSON *json, const char *path, double low, 
     return STATUS_OK;
 }
 
+static enum status read_count(const cJSON *member, const char *name, double min, double max,
+                              size_t *out, struct error *err)
+{
+    double count = 0.0;
+    enum status status = read_number(member, name, min, max, &count, err);
+    if (status == STATUS_OK && count != floor(count)) {
+        return fail(err, name, "must be a whole number");
+    }
+    *out = status == STATUS_OK ? (size_t)count : *out;
+    return status;
+}
+
 static enum status read_weights(const cJSON *json, struct profile *profile, struct error *err)
 {
     if (!cJSON_IsObject(json)) {
@@ -67,6 +82,7 @@ static enum status read_weights(const cJSON *json, struct profile *profile, stru
     }
     bool given[N_FEATURES] = {false};
     memset(profile->weights, 0, sizeof(profile->weights));
+    profile->weights[FEATURE_NEIGHBORS] = 1.0; /* part of the model unless said otherwise */
     const cJSON *member;
     cJSON_ArrayForEach (member, json) {
         char path[ERROR_FIELD_BYTES];
@@ -105,14 +121,12 @@ static enum status read_member(const cJSON *member, struct profile *profile, str
         return read_number(member, name, 0.0, 1.0, &profile->diversity, err);
     }
     if (strcmp(name, "candidates") == 0) {
-        double candidates = 0.0;
-        enum status status =
-            read_number(member, name, CANDIDATES_MIN, CANDIDATES_LIMIT, &candidates, err);
-        if (status == STATUS_OK && candidates != floor(candidates)) {
-            return fail(err, name, "must be a whole number");
-        }
-        profile->candidates = status == STATUS_OK ? (size_t)candidates : profile->candidates;
-        return status;
+        return read_count(member, name, CANDIDATES_MIN, CANDIDATES_LIMIT, &profile->candidates,
+                          err);
+    }
+    if (strcmp(name, "neighbor_candidates") == 0) {
+        return read_count(member, name, 0, NEIGHBOR_CANDIDATES_LIMIT, &profile->neighbor_candidates,
+                          err);
     }
     if (strcmp(name, "description") == 0) {
         return cJSON_IsString(member) ? STATUS_OK : fail(err, name, "must be a string");

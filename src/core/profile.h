@@ -12,6 +12,7 @@ enum feature {
     FEATURE_POPULARITY, /* log-scaled share of recent events, 0 … 1 */
     FEATURE_FRESHNESS,  /* 0.5^(age / half life), 0 where created_at is missing */
     FEATURE_IN_STOCK,   /* 1 in stock or stock unknown, 0 out of stock */
+    FEATURE_NEIGHBORS,  /* evidence of session neighbours, as tuned when the model was trained */
     N_FEATURES
 };
 const char *feature_name(enum feature feature);
@@ -23,8 +24,9 @@ struct profile {
     char hash[17]; /* of the file's text, hex */
     double weights[N_FEATURES];
     double freshness_half_life_days;
-    double diversity;  /* 0 … 1, default of a request's */
-    size_t candidates; /* retrieved before filters and ranking; default 200 */
+    double diversity;           /* 0 … 1, default of a request's */
+    size_t candidates;          /* retrieved before filters and ranking; default 200 */
+    size_t neighbor_candidates; /* items that session neighbours bring; default 200, 0: off */
 };
 
 /* The profile that is used when a shop has none: similarity 1, popularity 0.02. */

@@ -8,9 +8,23 @@
  * candidates to the item picked last are one pass, so that a list of L from K candidates costs
  * L × K inner products.
  *
+ * Vectors are brought to unit length for that: lengths of trained vectors differ, and how different
+ * two items are must not depend on them.
+ *
+ * The features follow from what is known of the visitor:
+ *  - a user vector: similarity is the inner product, neighbors what neighbours add to it;
+ *  - no user vector, but neighbours: neighbors; popular items fill up behind, popularity - 1 (which
+ *    is in -1 … 0) standing in for their similarity;
+ *  - neither: popularity stands in for similarity;
+ *  - neighbours are the release's model (blend.is_primary): neighbors is their own score, so that
+ *    with the default profile an item has exactly the score that the published method gives it. What
+ *    they do not score only fills up behind: similarity is brought to -1 … 0 by the logistic
+ *    function - 1, which keeps its order.
+ *
  * Legend: K candidates, D dimension. */
 #include "core/recommend_internal.h"
 
+#include <assert.h>
 #include <math.h>
 #include <string.h>
 
@@ -28,6 +42,46 @@ static double freshness_of(double created_at_ms, const struct recommend_job *job
 /* Columns are read at random rows: the misses overlap when they are asked for ahead. */
 enum { PREFETCH_AHEAD = 16 };
 
+/* What the features of the model are made of, the same for all candidates of a job. */
+struct model_features {
+    bool has_vector;
+    bool has_neighbors;
+    bool by_neighbors; /* they are the model */
+};
+
+static struct model_features model_features_of(const struct recommender *recommender,
+                                               const struct recommend_job *job)
+{
+    return (struct model_features){
+        .has_vector = job->has_vector,
+        .has_neighbors = recommender->n_neighbors > 0,
+        .by_neighbors = recommender->n_neighbors > 0 && recommender->blend.is_primary &&
+                        job->profile->weights[FEATURE_NEIGHBORS] != 0.0,
+    };
+}
+
+static double similarity_of(const struct model_features *model, const struct candidate *candidate)
+{
+    double similarity = (double)candidate->similarity;
+    if (!model->by_neighbors) {
+        return similarity;
+    }
+    if (candidate->neighbors > 0.0F || !model->has_vector) {
+        return 0.0;
+    }
+    return -1.0 / (1.0 + exp(similarity)); /* logistic - 1, exact for large values, too */
+}
+
+/* What stands in for similarity where there is no user vector. */
+static double stand_in_of(const struct model_features *model, const struct candidate *candidate,
+                          double popularity)
+{
+    if (model->has_vector || candidate->neighbors > 0.0F) {
+        return 0.0;
+    }
+    return model->has_neighbors ? popularity - 1.0 : popularity;
+}
+
 /* features[f] = weight × feature, so that they add up to the score. A feature of no weight is not
  * even looked at. */
 static void score_candidates(struct recommender *recommender, const struct recommend_job *job)
@@ -36,6 +90,7 @@ static void score_candidates(struct recommender *recommender, const struct recom
     const float *popularity = recommender->engine->popularity;
     const double *stock = weights[FEATURE_IN_STOCK] != 0.0 ? recommender->stock : NULL;
     const double *created_at = weights[FEATURE_FRESHNESS] != 0.0 ? recommender->created_at : NULL;
+    const struct model_features model = model_features_of(recommender, job);
     for (size_t i = 0; i < recommender->n_candidates; i++) {
         struct candidate *candidate = &recommender->candidates[i];
         if (i + PREFETCH_AHEAD < recommender->n_candidates) {
@@ -45,16 +100,23 @@ static void score_candidates(struct recommender *recommender, const struct recom
             __builtin_prefetch(created_at != NULL ? &created_at[ahead] : NULL);
         }
         uint32_t row = candidate->row;
-        double features[N_FEATURES];
-        features[FEATURE_SIMILARITY] = (double)candidate->similarity;
-        features[FEATURE_POPULARITY] = (double)popularity[row];
-        features[FEATURE_FRESHNESS] = created_at != NULL ? freshness_of(created_at[row], job) : 0.0;
-        features[FEATURE_IN_STOCK] = stock != NULL && stock[row] <= 0.0 ? 0.0 : 1.0;
+        double popular = (double)popularity[row];
+        double parts[N_FEATURES];
+        parts[FEATURE_SIMILARITY] =
+            weights[FEATURE_SIMILARITY] * similarity_of(&model, candidate);
+        parts[FEATURE_POPULARITY] =
+            weights[FEATURE_POPULARITY] * popular +
+            weights[FEATURE_SIMILARITY] * stand_in_of(&model, candidate, popular);
+        parts[FEATURE_FRESHNESS] =
+            created_at != NULL ? weights[FEATURE_FRESHNESS] * freshness_of(created_at[row], job)
+                               : 0.0;
+        parts[FEATURE_IN_STOCK] =
+            stock != NULL && stock[row] <= 0.0 ? 0.0 : weights[FEATURE_IN_STOCK];
+        parts[FEATURE_NEIGHBORS] = weights[FEATURE_NEIGHBORS] * (double)candidate->neighbors;
         double score = 0.0;
         for (int f = 0; f < N_FEATURES; f++) {
-            double part = weights[f] * features[f];
-            candidate->features[f] = (float)part;
-            score += part;
+            candidate->features[f] = (float)parts[f];
+            score += parts[f];
         }
         candidate->score = (float)score;
     }
@@ -109,9 +171,6 @@ static void partial_sort(struct candidate *candidates, size_t n, size_t limit)
     }
 }
 
-/* Candidates that diversity chooses from: the best by score, as many as make a difference. */
-enum { DIVERSE_POOL_MIN = 200, DIVERSE_POOL_SHARE = 2 };
-
 /* The index into rest[n] of the candidate with the largest marginal relevance. */
 static size_t most_relevant(const struct recommender *recommender, double diversity, size_t pool,
                             const uint32_t *rest, size_t n)
@@ -134,8 +193,16 @@ static size_t most_relevant(const struct recommender *recommender, double divers
     return best;
 }
 
+static void scale_to_unit(float *vector, size_t dim)
+{
+    float norm = vector_norm(vector, dim);
+    for (size_t d = 0; norm > 0.0F && d < dim; d++) {
+        vector[d] /= norm;
+    }
+}
+
 /* candidates, in order of score, → the picked ones in candidates[0 .. limit). The vectors of the
- * pool lie in candidate_vectors[pool × D]; similarities[i] is candidate i's largest similarity to a
+ * pool lie in candidate_vectors[pool × D], of unit length; similarities[i] is candidate i's largest similarity to a
  * picked one; candidate_rows holds the candidates that are left, in order of score, so that ties go
  * to the better one. */
 static void pick_diverse(struct recommender *recommender, double diversity, size_t limit)
@@ -143,12 +210,14 @@ static void pick_diverse(struct recommender *recommender, double diversity, size
     size_t pool = limit * DIVERSE_POOL_SHARE;
     pool = pool > DIVERSE_POOL_MIN ? pool : DIVERSE_POOL_MIN;
     pool = pool < recommender->n_candidates ? pool : recommender->n_candidates;
+    assert(pool <= DIVERSE_POOL_MAX);
     size_t dim = recommender->dim;
     uint32_t *rest = recommender->candidate_rows;
     const struct vectors vectors = {recommender->candidate_vectors, pool, dim, VECTOR_F32};
     for (size_t i = 0; i < pool; i++) {
-        vectors_row(&recommender->engine->vectors, recommender->candidates[i].row,
-                    recommender->candidate_vectors + i * dim);
+        float *vector = recommender->candidate_vectors + i * dim;
+        vectors_row(&recommender->engine->vectors, recommender->candidates[i].row, vector);
+        scale_to_unit(vector, dim);
         recommender->similarities[i] = 0.0F;
         rest[i] = (uint32_t)i;
     }
@@ -186,6 +255,18 @@ size_t ranking_order(struct recommender *recommender, const struct recommend_job
     return limit;
 }
 
+/* Cosine of the vector in queries[D] and a row's; the row's vector passes through embedded[D]. */
+static float cosine_to(struct recommender *recommender, uint32_t row)
+{
+    const struct vectors one = {recommender->queries, 1, recommender->dim, VECTOR_F32};
+    const uint32_t first = 0;
+    float cosine = 0.0F;
+    vectors_row(&recommender->engine->vectors, row, recommender->embedded);
+    scale_to_unit(recommender->embedded, recommender->dim);
+    vectors_dot(&one, recommender->embedded, &first, 1, &cosine);
+    return cosine;
+}
+
 size_t ranking_because(struct recommender *recommender, const struct recommend_job *job,
                        uint32_t row, uint32_t because[BECAUSE_MAX])
 {
@@ -193,14 +274,14 @@ size_t ranking_because(struct recommender *recommender, const struct recommend_j
     float best[BECAUSE_MAX];
     size_t n = 0;
     vectors_row(&recommender->engine->vectors, row, vector);
+    scale_to_unit(vector, recommender->dim);
     for (size_t e = 0; e < job->answer.n_history; e++) {
         uint32_t event_row = job->events[e].row;
         bool known = false;
         for (size_t i = 0; i < n; i++) {
             known = known || because[i] == event_row;
         }
-        float similarity = 0.0F;
-        vectors_dot(&recommender->engine->vectors, vector, &event_row, 1, &similarity);
+        float similarity = cosine_to(recommender, event_row);
         if (known || event_row == row || similarity <= 0.0F) {
             continue;
         }

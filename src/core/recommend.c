@@ -3,6 +3,8 @@
  * recommend_run answers all requests that are ready together: one forward pass of the user model
  * over their ragged histories and one search for all of them, because both cost less per user in a
  * batch; what differs between requests (filter, exclusions, ranking, metadata) is done one by one.
+ * Session neighbours are asked for each request of its own: their work is proportional to the
+ * sessions that share its items, and nothing of it is shared between visitors.
  * A request whose history did not arrive, and a visitor whom nobody knows, are answered from what
  * the request itself says, else by popularity; the answer names what was degraded. */
 #include "core/recommend.h"
@@ -42,12 +44,24 @@ static bool alloc_scratch(struct recommender *r, size_t n_items)
     r->picked = mem_alloc_array(SCORE_CANDIDATES_MAX, sizeof(*r->picked));
     r->similarities = mem_alloc_array(CANDIDATES_MAX, sizeof(float));
     r->candidate_rows = mem_alloc_array(CANDIDATES_MAX, sizeof(uint32_t));
-    r->candidate_vectors = mem_alloc_vectors(CANDIDATES_MAX * r->dim, sizeof(float));
+    r->candidate_vectors = mem_alloc_vectors(DIVERSE_POOL_MAX * r->dim, sizeof(float));
     return r->events != NULL && r->offsets != NULL && r->embedded != NULL &&
            r->user_vectors != NULL && r->queries != NULL && r->batch_scores != NULL &&
            r->batch_rows != NULL && r->scores != NULL && r->rows != NULL && r->marks != NULL &&
            r->candidates != NULL && r->picked != NULL && r->similarities != NULL &&
            r->candidate_rows != NULL && r->candidate_vectors != NULL;
+}
+
+static enum status open_neighbors(struct recommender *r, struct error *err)
+{
+    r->blend = neighbors_info(r->engine->neighbors).blend;
+    r->neighbor_rows = mem_alloc_array(NEIGHBORS_HITS_MAX, sizeof(*r->neighbor_rows));
+    r->neighbor_scores = mem_alloc_array(NEIGHBORS_HITS_MAX, sizeof(*r->neighbor_scores));
+    r->neighbor_slots = mem_alloc_array(NEIGHBOR_SLOTS, sizeof(*r->neighbor_slots));
+    if (r->neighbor_rows == NULL || r->neighbor_scores == NULL || r->neighbor_slots == NULL) {
+        return error_set(err, STATUS_NOMEM, "a worker's scratch memory");
+    }
+    return neighbors_workspace_open(r->engine->neighbors, &r->neighbors, err);
 }
 
 enum status recommender_open(const struct recommender_config *config, struct recommender **out,
@@ -83,6 +97,9 @@ enum status recommender_open(const struct recommender_config *config, struct rec
     if (status == STATUS_OK) {
         status = user_model_workspace_open(engine->model, r->batch_max, &r->workspace, err);
     }
+    if (status == STATUS_OK && engine->neighbors != NULL) {
+        status = open_neighbors(r, err);
+    }
     if (status != STATUS_OK) {
         recommender_close(r);
         return status;
@@ -96,6 +113,10 @@ void recommender_close(struct recommender *r)
     if (r == NULL) {
         return;
     }
+    neighbors_workspace_close(r->neighbors);
+    mem_free(r->neighbor_slots);
+    mem_free(r->neighbor_scores);
+    mem_free(r->neighbor_rows);
     user_model_workspace_close(r->workspace);
     filter_cache_close(r->filters);
     catalog_reader_close(r->reader);
@@ -499,6 +520,7 @@ static void finish_job(struct recommender *r, struct recommend_job *job,
         job->answer.degraded |= DEGRADED_DEADLINE;
         diversity = 0.0;
     }
+    candidates_ask_neighbors(r, job);
     candidates_mark_excluded(r, job);
     if (request->candidates != NULL) {
         candidates_collect_given(r, job, filter, user_vector);

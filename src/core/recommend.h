@@ -41,7 +41,7 @@ enum item_field {
 unsigned item_field_parse(const char *text);
 
 /* Where a candidate came from, as bits. */
-enum source { SOURCE_VECTOR = 1, SOURCE_POPULAR = 2, SOURCE_REQUEST = 4 };
+enum source { SOURCE_VECTOR = 1, SOURCE_POPULAR = 2, SOURCE_REQUEST = 4, SOURCE_NEIGHBORS = 8 };
 /* What was degraded, as bits. */
 enum degraded { DEGRADED_HISTORY = 1, DEGRADED_METADATA = 2, DEGRADED_DEADLINE = 4 };
 const char *source_name(enum source source);
@@ -151,7 +151,7 @@ struct recommend_job {
     uint32_t *candidate_rows; /* of request.candidates that are known */
     size_t n_candidate_rows;
     int64_t now_ms;  /* Unix */
-    bool has_vector; /* a user vector was made: else the answer is by popularity */
+    bool has_vector; /* a user vector was made: else neighbours or popularity answer */
 };
 
 struct recommender; /* one worker's: scratch memory, metadata reader, filter cache */

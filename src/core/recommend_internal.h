@@ -9,8 +9,15 @@
  * Legend: B jobs in a batch, D dimension, K candidates of one job. */
 
 enum {
-    CANDIDATES_MAX = 2048,     /* K: retrieved for one job, before ranking */
+    CANDIDATES_MAX = 4096, /* K: of one job, before ranking; what follows and neighbours' items */
+    VECTOR_CANDIDATES_MAX = 2048, /* of these, found by vector or popularity */
     BATCH_SEARCH_K_MAX = 1024, /* K of the batched search; a job that needs more searches alone */
+    NEIGHBOR_SLOTS_LOG2 = 13,
+    NEIGHBOR_SLOTS = 1 << NEIGHBOR_SLOTS_LOG2, /* four times NEIGHBORS_HITS_MAX */
+    /* Diversity chooses from the best by score, as many as make a difference. */
+    DIVERSE_POOL_MIN = 200,
+    DIVERSE_POOL_SHARE = 2, /* times what is shown */
+    DIVERSE_POOL_MAX = DIVERSE_POOL_SHARE * LIMIT_MAX,
     FILTER_CACHE_MAX_BYTES = 16 << 20,
     /* A filter that leaves at most this many rows, or 1 row in SCAN_SHARE, is scanned exactly. */
     SCAN_ROWS_MIN = 20000,
@@ -21,6 +28,7 @@ struct candidate {
     uint32_t row;
     unsigned sources;
     float similarity;
+    float neighbors; /* feature: evidence of session neighbours, or their score; 0: none */
     float score;
     float features[N_FEATURES];
 };
@@ -34,7 +42,13 @@ struct recommender {
     struct catalog_reader *reader;
     struct filter_cache *filters;
     struct user_model_workspace *workspace;
-    const double *stock; /* columns, NULL when the catalogue has none */
+    struct neighbors_workspace *neighbors; /* NULL: the release has none */
+    struct neighbors_blend blend;
+    uint32_t *neighbor_rows; /* [NEIGHBORS_HITS_MAX] what they know for the job, best first */
+    float *neighbor_scores;  /* [NEIGHBORS_HITS_MAX] as the feature */
+    size_t n_neighbors;      /* 0: nothing, or not asked */
+    uint16_t *neighbor_slots; /* [NEIGHBOR_SLOTS] row → 1 + its place in neighbor_rows, hashed */
+    const double *stock;      /* columns, NULL when the catalogue has none */
     const double *created_at;
 
     struct history_event *events; /* [B × history_max] */
@@ -53,7 +67,7 @@ struct recommender {
     struct candidate *picked; /* [SCORE_CANDIDATES_MAX] scratch of diversity */
     float *similarities;      /* [CANDIDATES_MAX] scratch */
     uint32_t *candidate_rows; /* [CANDIDATES_MAX] scratch */
-    float *candidate_vectors; /* [CANDIDATES_MAX × D] scratch of diversity and explanation */
+    float *candidate_vectors; /* [DIVERSE_POOL_MAX × D] scratch of diversity */
 };
 
 /* INVALID names the field at fault. */
@@ -64,13 +78,18 @@ enum status recommend_request_check(const struct recommend_request *request,
 void candidates_mark_excluded(struct recommender *recommender, const struct recommend_job *job);
 void candidates_clear_marks(struct recommender *recommender, const struct recommend_job *job);
 
+/* Asks session neighbours about the history that answers the job. None are known when the release
+ * has no neighbours, or the profile wants none. */
+void candidates_ask_neighbors(struct recommender *recommender, const struct recommend_job *job);
+
 /* How many results the batched search should bring for a job; 0: the job does not take part. */
 size_t candidates_search_k(const struct recommender *recommender, const struct recommend_job *job,
                            const struct filter_rows *filter);
 
 /* Fills recommender->candidates for a job. found_*: the batched search's results for it (k may be
  * 0). Searches again with growing k, then exactly, until `limit` rows pass filter and exclusions or
- * no more exist; then popular items fill up. */
+ * no more exist; then neighbours' items join and, where there is no user vector, popular items fill
+ * up. */
 struct found_rows {
     const int64_t *rows;
     const float *scores;

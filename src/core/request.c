@@ -66,6 +66,8 @@ const char *source_name(enum source source)
         return "popular";
     case SOURCE_REQUEST:
         return "request";
+    case SOURCE_NEIGHBORS:
+        return "neighbors";
     }
     return "unknown";
 }

@@ -1,26 +1,23 @@
 #include "core/train_model.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
 #include "base/clock.h"
-#include "base/file.h"
-#include "base/hash.h"
-#include "base/idmap.h"
-#include "base/json_write.h"
 #include "base/log.h"
 #include "core/histories.h"
 #include "core/model_folder.h"
-#include "embeddings/train/item2vec.h"
+#include "core/training_internal.h"
 #include "embeddings/user_model.h"
-#include "store/event_file.h"
 #include "store/items.h"
 
-/* `aisle train`: items + events → model folder. Item vectors are learned from sessions (what is
- * looked at together in one visit), histories for the build are sampled from whole users; events
- * are therefore loaded twice, one after the other, instead of being held twice.
+/* `aisle train`: items + events → model folder. item2vec learns from sessions (what is looked at
+ * together in one visit), sequence models from whole users or sessions, and histories for the build
+ * are sampled from whole users; events are therefore loaded more than once, one after the other,
+ * instead of being held twice.
  *
  * The folder is written beside its place and renamed, so that a killed training leaves the old
  * model. One thread and one seed give the same bytes, but for the time taken in training.json. */
@@ -33,29 +30,27 @@ enum {
 };
 #define IDS_MAX_BYTES ((size_t)1 << 32)
 
-struct training {
-    const struct train_config *config;
-    struct train_result *result;
-    int64_t start_us;
-    char out[PATH_BYTES_MAX];       /* without slashes at its end */
-    char temporary[PATH_BYTES_MAX]; /* "" before it is there */
-    struct item2vec_settings settings;
-    struct idmap *rows;
-    struct event_log_counts counts;
-    struct event_log log;
-    float *vectors; /* [N × D] */
-    float *item_counts;
-    char fingerprint[SHA256_HEX_BYTES];
-};
-
 void train_config_default(struct train_config *config)
 {
     struct item2vec_settings settings;
     item2vec_settings_default(&settings);
     *config = (struct train_config){.model = "decay", .dim = settings.dim, .seed = settings.seed};
+    /* All numbers of the overrides lie before its names. */
+    double *numbers = (double *)&config->overrides;
+    for (size_t i = 0; i < offsetof(struct train_overrides, loss) / sizeof(double); i++) {
+        numbers[i] = -1.0;
+    }
 }
 
 /* ---- checks before any work ---- */
+
+static bool is_known_model(const char *model)
+{
+    struct trainer_settings sequence;
+    enum neighbors_kind kind;
+    return strcmp(model, "decay") == 0 || trainer_settings_default(model, &sequence) ||
+           neighbors_kind_parse(model, &kind);
+}
 
 static enum status check_config(struct training *training, struct error *err)
 {
@@ -64,23 +59,37 @@ static enum status check_config(struct training *training, struct error *err)
         config->out_dir[0] == '\0') {
         return error_set(err, STATUS_INVALID, "items, events and an output folder must be given");
     }
-    if (config->model == NULL || strcmp(config->model, "decay") != 0) {
-        return error_set_field(err, STATUS_INVALID, "--model",
-                               "--model: unknown model %.32s; known: decay",
-                               config->model != NULL ? config->model : "");
-    }
     if (strcmp(config->events_path, "-") == 0) {
         return error_set(err, STATUS_INVALID, "events are read twice and must be a file");
     }
-    item2vec_settings_default(&training->settings);
-    training->settings.dim = config->dim;
-    if (config->n_epochs != 0) {
-        training->settings.n_epochs = config->n_epochs;
+    if (config->model == NULL || !is_known_model(config->model)) {
+        return error_set_field(err, STATUS_INVALID, "--model",
+                               "--model: unknown model %.32s; known: decay, sasrec, gru4rec, "
+                               "attention, vmis, vsknn, vstan, sr, ar",
+                               config->model != NULL ? config->model : "");
     }
-    training->settings.n_threads = config->n_threads;
-    training->settings.seed = config->seed;
-    training->settings.show_progress = log_enabled(LOG_LEVEL_INFO);
-    return STATUS_OK;
+    item2vec_settings_default(&training->item2vec);
+    training->item2vec.dim = config->dim;
+    if (config->n_epochs != 0) {
+        training->item2vec.n_epochs = config->n_epochs;
+    }
+    training->item2vec.n_threads = config->n_threads;
+    training->item2vec.seed = config->seed;
+    training->item2vec.show_progress = log_enabled(LOG_LEVEL_INFO);
+    training->dim = config->dim;
+    training->grouping = EVENTS_BY_SESSION;
+    enum status status = train_neighbors_check(training, err);
+    struct trainer_settings probe;
+    if (status == STATUS_OK && config->budget_seconds > 0.0 &&
+        !trainer_settings_default(config->model, &probe)) {
+        return error_set_field(err, STATUS_INVALID, "--budget",
+                               "--budget: only sequence models have settings to search");
+    }
+    training->is_sequence = trainer_settings_default(config->model, &probe);
+    if (status == STATUS_OK && training->is_sequence) {
+        status = train_sequence_check(training, err);
+    }
+    return status;
 }
 
 static enum status check_out(struct training *training, struct error *err)
@@ -92,6 +101,11 @@ static enum status check_out(struct training *training, struct error *err)
     int n =
         snprintf(training->out, sizeof(training->out), "%.*s", (int)len, training->config->out_dir);
     if (n < 0 || (size_t)n != len) {
+        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
+    }
+    n = snprintf(training->checkpoint, sizeof(training->checkpoint), "%s.checkpoint",
+                 training->out);
+    if (n < 0 || (size_t)n >= sizeof(training->checkpoint)) {
         return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
     }
     /* An empty folder is fine: removing it proves that it is one. */
@@ -137,8 +151,8 @@ static enum status read_items(struct training *training, struct error *err)
     return status;
 }
 
-static enum status load_events(struct training *training, enum event_grouping grouping,
-                               struct error *err)
+enum status training_load_events(struct training *training, enum event_grouping grouping,
+                                 struct error *err)
 {
     struct event_log_config config = {
         .path = training->config->events_path,
@@ -158,7 +172,7 @@ static enum status read_sessions(struct training *training, struct error *err)
     enum status status =
         hash_file_sha256(training->config->events_path, training->fingerprint, &n_bytes, err);
     if (status == STATUS_OK) {
-        status = load_events(training, EVENTS_BY_SESSION, err);
+        status = training_load_events(training, training->grouping, err);
     }
     if (status != STATUS_OK) {
         return status;
@@ -193,14 +207,17 @@ static enum status count_items(struct training *training, struct error *err)
 
 static enum status learn(struct training *training, struct error *err)
 {
+    if (training->is_sequence) {
+        return train_sequence_learn(training, err);
+    }
     size_t n = idmap_size(training->rows);
-    size_t dim = training->settings.dim;
+    size_t dim = training->item2vec.dim;
     double bytes = (double)n * (double)dim * sizeof(float) * (TRAIN_TABLES + 1) +
                    (double)training->log.n_events * sizeof(struct history_event) +
                    (double)idmap_bytes(training->rows);
     LOG_INFO("train", LOG_I("items", n), LOG_I("events", training->log.n_events),
              LOG_I("sessions", training->log.n_sequences), LOG_I("dim", dim),
-             LOG_I("epochs", training->settings.n_epochs), LOG_F("memory_mb", bytes / 1e6));
+             LOG_I("epochs", training->item2vec.n_epochs), LOG_F("memory_mb", bytes / 1e6));
     if (dim == 0 || n > SIZE_MAX / sizeof(double) / dim) {
         return error_set(err, STATUS_INVALID, "%zu items of dimension %zu", n, dim);
     }
@@ -208,13 +225,13 @@ static enum status learn(struct training *training, struct error *err)
     if (training->vectors == NULL) {
         return error_set(err, STATUS_NOMEM, "vectors of %zu items: no memory", n);
     }
-    return item2vec_train(&training->log, n, &training->settings, training->vectors, err);
+    return item2vec_train(&training->log, n, &training->item2vec, training->vectors, err);
 }
 
 /* ---- writing ---- */
 
-static enum status temporary_path(const struct training *training, const char *name,
-                                  char out[PATH_BYTES_MAX], struct error *err)
+enum status training_path(const struct training *training, const char *name,
+                          char out[PATH_BYTES_MAX], struct error *err)
 {
     return path_join(out, training->temporary, name, err);
 }
@@ -241,10 +258,10 @@ static enum status write_vectors(struct training *training, struct error *err)
     char path[PATH_BYTES_MAX];
     uint64_t n = idmap_size(training->rows);
     const struct tensor_to_write tensors[] = {
-        {MODEL_TENSOR_VECTORS, TENSOR_F32, 2, {n, training->settings.dim}, training->vectors},
+        {MODEL_TENSOR_VECTORS, TENSOR_F32, 2, {n, training->dim}, training->vectors},
         {MODEL_TENSOR_COUNTS, TENSOR_F32, 1, {n}, training->item_counts},
     };
-    enum status status = temporary_path(training, MODEL_FILE_VECTORS, path, err);
+    enum status status = training_path(training, MODEL_FILE_VECTORS, path, err);
     if (status == STATUS_OK) {
         status =
             safetensors_write(path, tensors, sizeof(tensors) / sizeof(tensors[0]), NULL, 0, err);
@@ -263,7 +280,7 @@ static enum status write_ids(struct training *training, struct error *err)
         buf_append(&text, id, len);
         buf_append_char(&text, '\n');
     }
-    enum status status = temporary_path(training, MODEL_FILE_ITEM_IDS, path, err);
+    enum status status = training_path(training, MODEL_FILE_ITEM_IDS, path, err);
     if (status == STATUS_OK && text.status != STATUS_OK) {
         status = error_set(err, text.status, "writing item ids: %s", status_text(text.status));
     }
@@ -279,9 +296,10 @@ static enum status write_weights(struct training *training, struct error *err)
     char path[PATH_BYTES_MAX];
     struct decay_settings settings;
     decay_settings_default(&settings);
-    enum status status = temporary_path(training, MODEL_FILE_WEIGHTS, path, err);
+    enum status status = training_path(training, MODEL_FILE_WEIGHTS, path, err);
     if (status == STATUS_OK) {
-        status = decay_model_write(path, training->settings.dim, &settings, err);
+        status = training->is_sequence ? trainer_write_model(training->trainer, path, err)
+                                       : decay_model_write(path, training->dim, &settings, err);
     }
     return status;
 }
@@ -291,9 +309,9 @@ static enum status write_histories(struct training *training, struct error *err)
     char path[PATH_BYTES_MAX];
     struct history_set set = {.n = 0};
     struct row_names names = {.map = training->rows};
-    enum status status = temporary_path(training, MODEL_FILE_HISTORIES, path, err);
+    enum status status = training_path(training, MODEL_FILE_HISTORIES, path, err);
     if (status == STATUS_OK) {
-        status = load_events(training, EVENTS_BY_USER, err);
+        status = training_load_events(training, EVENTS_BY_USER, err);
     }
     if (status == STATUS_OK) {
         status = history_set_sample(&set, &training->log, TRAIN_HISTORIES_MAX,
@@ -306,24 +324,37 @@ static enum status write_histories(struct training *training, struct error *err)
     return status;
 }
 
+static void encode_item2vec(const struct training *training, struct json_writer *json)
+{
+    const struct item2vec_settings *settings = &training->item2vec;
+    json_string(json, "item_vectors", "item2vec");
+    json_begin_object(json, "settings");
+    json_int(json, "dim", (int64_t)settings->dim);
+    json_int(json, "epochs", (int64_t)settings->n_epochs);
+    json_int(json, "window", (int64_t)settings->window);
+    json_int(json, "negatives", (int64_t)settings->n_negatives);
+    json_double(json, "negative_exponent", settings->negative_exponent);
+    json_double(json, "subsample", settings->subsample);
+    json_double(json, "learning_rate", settings->learning_rate);
+    json_int(json, "threads", (int64_t)settings->n_threads);
+    json_int(json, "seed", (int64_t)settings->seed);
+    json_end_object(json);
+}
+
 static void encode_report(const struct training *training, struct buf *text)
 {
-    const struct item2vec_settings *settings = &training->settings;
     const struct train_result *result = training->result;
     struct json_writer json;
     json_writer_init(&json, text);
     json_begin_object(&json, NULL);
     json_string(&json, "model", training->config->model);
-    json_string(&json, "item_vectors", "item2vec");
-    json_int(&json, "dim", (int64_t)settings->dim);
-    json_int(&json, "epochs", (int64_t)settings->n_epochs);
-    json_int(&json, "window", (int64_t)settings->window);
-    json_int(&json, "negatives", (int64_t)settings->n_negatives);
-    json_double(&json, "negative_exponent", settings->negative_exponent);
-    json_double(&json, "subsample", settings->subsample);
-    json_double(&json, "learning_rate", settings->learning_rate);
-    json_int(&json, "threads", (int64_t)settings->n_threads);
-    json_int(&json, "seed", (int64_t)settings->seed);
+    if (training->is_sequence) {
+        train_sequence_encode(training, &json);
+    } else {
+        encode_item2vec(training, &json);
+    }
+    train_neighbors_encode(training, &json);
+    json_begin_object(&json, "data");
     json_int(&json, "n_items", (int64_t)result->n_items);
     json_int(&json, "n_items_with_events", (int64_t)result->n_items_with_events);
     json_int(&json, "n_events", (int64_t)result->n_events);
@@ -331,7 +362,8 @@ static void encode_report(const struct training *training, struct buf *text)
     json_int(&json, "n_sequences", (int64_t)result->n_sequences);
     json_int(&json, "first_ms", training->counts.first_ms);
     json_int(&json, "last_ms", training->counts.last_ms);
-    json_string(&json, "data_fingerprint", training->fingerprint);
+    json_string(&json, "sha256", training->fingerprint);
+    json_end_object(&json);
     json_double(&json, "seconds", result->seconds);
     json_end_object(&json);
     buf_append_char(text, '\n');
@@ -344,7 +376,7 @@ static enum status write_report(struct training *training, struct error *err)
     training->result->seconds = (double)(clock_monotonic_us() - training->start_us) / 1e6;
     buf_init(&text, TEXT_MAX_BYTES);
     encode_report(training, &text);
-    enum status status = temporary_path(training, MODEL_FILE_TRAINING, path, err);
+    enum status status = training_path(training, MODEL_FILE_TRAINING, path, err);
     if (status == STATUS_OK && text.status != STATUS_OK) {
         status = error_set(err, text.status, "writing %s: %s", path, status_text(text.status));
     }
@@ -382,24 +414,33 @@ static enum status put_in_place(struct training *training, struct error *err)
         return status;
     }
     training->temporary[0] = '\0';
+    if (training->is_sequence && unlink(training->checkpoint) != 0 &&
+        file_exists(training->checkpoint)) {
+        LOG_WARN("the checkpoint stays", LOG_S("path", training->checkpoint));
+    }
     if (replaces && dir_remove(old, NULL) != STATUS_OK) {
         LOG_WARN("the replaced model stays", LOG_S("dir", old));
     }
     return STATUS_OK;
 }
 
+static enum status draw_curve(struct training *training, struct error *err)
+{
+    return train_sequence_draw(training, err);
+}
+
 typedef enum status training_step(struct training *training, struct error *err);
 
 static training_step *const STEPS[] = {
-    check_config,   check_out,    read_items,   read_sessions, count_items,
-    make_temporary, learn,        write_ids,    write_vectors, write_histories,
-    write_weights,  write_report, put_in_place,
+    check_config,   check_out,       read_items, read_sessions, count_items,
+    make_temporary, learn,           write_ids,  write_vectors, train_neighbors_write,
+    write_weights,  write_histories, draw_curve, write_report,  put_in_place,
 };
 
 enum status train_model(const struct train_config *config, struct train_result *result,
                         struct error *err)
 {
-    *result = (struct train_result){.n_items = 0};
+    *result = (struct train_result){.ndcg10 = NAN, .hr10 = NAN, .hr20 = NAN, .mrr20 = NAN};
     struct training training = {
         .config = config, .result = result, .start_us = clock_monotonic_us()};
     enum status status = STATUS_OK;
@@ -409,6 +450,10 @@ enum status train_model(const struct train_config *config, struct train_result *
     if (training.temporary[0] != '\0' && dir_remove(training.temporary, NULL) != STATUS_OK) {
         LOG_WARN("temporary folder stays", LOG_S("dir", training.temporary));
     }
+    result->dim = training.dim;
+    result->blend_weight = training.blend.weight;
+    trainer_close(training.trainer);
+    mem_free(training.search);
     mem_free(training.vectors);
     mem_free(training.item_counts);
     event_log_free(&training.log);

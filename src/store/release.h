@@ -20,6 +20,7 @@
 #define RELEASE_FILE_MODEL "model.safetensors"
 #define RELEASE_FILE_INDEX "index.faiss"
 #define RELEASE_FILE_PROBES "probes.jsonl"
+#define RELEASE_FILE_NEIGHBORS "neighbors.safetensors" /* optional */
 
 /* Names of channels and versions: 1–63 of [A-Za-z0-9._-], not beginning with a dot. */
 bool release_name_valid(const char *name);

@@ -80,7 +80,7 @@ static void encode_answer_leaves_out_what_is_absent(void **state)
         "\"score\":0.5,\"title\":\"T\",\"price\":2.5,\"created_at\":\"1970-01-01T00:00:00.000Z\","
         "\"attributes\":{\"size\":\"L\"},\"sources\":[\"vector\",\"popular\"],\"explanation\":"
         "{\"because\":[\"B\"],\"features\":{\"similarity\":0.5,\"popularity\":0,\"freshness\":0,"
-        "\"in_stock\":0}}}]}");
+        "\"in_stock\":0,\"neighbors\":0}}}]}");
     buf_reset(&out);
     answer.degraded = DEGRADED_DEADLINE;
     json_writer_init(&json, &out);

@@ -1,0 +1,5 @@
+#include "embeddings/kernels.h"
+int main(void)
+{
+    return 0;
+}
