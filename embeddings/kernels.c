@@ -320,13 +320,11 @@ CPU_VARIANTS void kernel_bias_gelu_rows(float *x, size_t n_rows, size_t dim, con
     }
 }
 
-/* Whole vectors only, the last of them masked: a loop's scalar rest, of another length in every
- * row, would cost more than all of its vectors. */
-INLINE void softmax_row(float *row, size_t n, size_t width, float first_weight)
+/* The largest of n scores; behind them, up to a whole vector, the least number is put. */
+INLINE float mask_and_max(float *row, size_t n)
 {
     const size_t whole = n / LANES * LANES;
     const uint32_t rest = (uint32_t)(n - whole);
-    const size_t end = rest > 0 ? whole + LANES : whole;
     float lanes[LANES];
     for (size_t l = 0; l < LANES; l++) {
         lanes[l] = -FLT_MAX;
@@ -344,8 +342,16 @@ INLINE void softmax_row(float *row, size_t n, size_t width, float first_weight)
             lanes[l] = row[whole + l] > lanes[l] ? row[whole + l] : lanes[l];
         }
     }
-    const float largest = lane_max(lanes);
-    memset(lanes, 0, sizeof(lanes));
+    return lane_max(lanes);
+}
+
+/* Whole vectors only, the last of them masked: a loop's scalar rest, of another length in every
+ * row, would cost more than all of its vectors. */
+INLINE void softmax_row(float *row, size_t n, size_t width, float first_weight)
+{
+    const float largest = mask_and_max(row, n);
+    const size_t end = (n + LANES - 1) / LANES * LANES;
+    float lanes[LANES] = {0.0F};
     for (size_t c = 0; c < end; c += LANES) {
 #pragma omp simd
         for (size_t l = 0; l < LANES; l++) {

@@ -5,8 +5,8 @@
 
 /* What a forward pass does between its matrix products, float32, row-major. Bare: dimensions and
  * finiteness are the caller's matter. No kernel allocates; all are thread-safe. Each has a twin
- * *_naive that says the same in plain loops, sums in double; they agree within 1e-6 of the largest
- * magnitude in a row (only kernel_transpose bit for bit).
+ * *_naive that says the same in plain loops, sums in double; they agree within a few
+ * roundings of the largest term (kernel_transpose bit for bit).
  * Legend: T rows, d columns. Outputs may be the very array of an input where that is said. */
 
 /* Affine layer normalisation: (x - mean) / √(variance + epsilon) ∘ weight + bias. */

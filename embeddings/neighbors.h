@@ -102,6 +102,9 @@ struct neighbors_info {
  * n_items rows. FORMAT, UNSUPPORTED (newer version), NOT_FOUND, IO, NOMEM. */
 enum status neighbors_open(const char *path, size_t n_items, struct neighbors **out,
                            struct error *err) STATUS_CHECKED;
+/* The same over bytes in memory (borrowed while open); what the fuzzer calls. */
+enum status neighbors_open_bytes(const void *bytes, size_t n_bytes, size_t n_items,
+                                 struct neighbors **out, struct error *err) STATUS_CHECKED;
 void neighbors_close(struct neighbors *neighbors);
 struct neighbors_info neighbors_info(const struct neighbors *neighbors);
 

@@ -191,18 +191,13 @@ static enum status take_sessions(struct neighbors *neighbors, struct error *err)
     return status;
 }
 
-static enum status open_file(struct neighbors *neighbors, const char *path, size_t n_items,
-                             struct error *err)
+static enum status read_file(struct neighbors *neighbors, size_t n_items, struct error *err)
 {
-    enum status status = safetensors_open(path, &neighbors->file, err);
-    if (status != STATUS_OK) {
-        return status;
-    }
     const char *settings = safetensors_metadata(neighbors->file, NEIGHBORS_METADATA);
     if (settings == NULL) {
         return error_set(err, STATUS_FORMAT, "not a file of session neighbours");
     }
-    status = neighbors_settings_decode(settings, &neighbors->info, err);
+    enum status status = neighbors_settings_decode(settings, &neighbors->info, err);
     if (status != STATUS_OK) {
         return status;
     }
@@ -227,9 +222,32 @@ enum status neighbors_open(const char *path, size_t n_items, struct neighbors **
     if (neighbors == NULL) {
         return error_set(err, STATUS_NOMEM, "out of memory for neighbours");
     }
-    enum status status = open_file(neighbors, path, n_items, err);
+    enum status status = safetensors_open(path, &neighbors->file, err);
+    if (status == STATUS_OK) {
+        status = read_file(neighbors, n_items, err);
+    }
     if (status != STATUS_OK) {
         error_prefix(err, "%.100s: ", path);
+        neighbors_close(neighbors);
+        return status;
+    }
+    *out = neighbors;
+    return STATUS_OK;
+}
+
+enum status neighbors_open_bytes(const void *bytes, size_t n_bytes, size_t n_items,
+                                 struct neighbors **out, struct error *err)
+{
+    *out = NULL;
+    struct neighbors *neighbors = mem_calloc(1, sizeof(*neighbors));
+    if (neighbors == NULL) {
+        return error_set(err, STATUS_NOMEM, "out of memory for neighbours");
+    }
+    enum status status = safetensors_open_bytes(bytes, n_bytes, &neighbors->file, err);
+    if (status == STATUS_OK) {
+        status = read_file(neighbors, n_items, err);
+    }
+    if (status != STATUS_OK) {
         neighbors_close(neighbors);
         return status;
     }

@@ -14,6 +14,7 @@
  * afterwards: 8 bytes a session and a thread buy freedom from hashing.
  *
  * Legend: N items, S sessions. */
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -116,7 +117,8 @@ static void read_query(const struct neighbors *neighbors, const struct history_e
         }
     }
     for (size_t i = 0; i < q->n; i++) {
-        q->weights[i] = query_weight(s, q, q->places[i]);
+        /* Above 0, however far back: 0 means a session that is not considered. */
+        q->weights[i] = fmax(query_weight(s, q, q->places[i]), DBL_MIN);
     }
 }
 

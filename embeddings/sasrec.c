@@ -16,8 +16,10 @@
  *
  * Ragged histories are packed without padding, oldest event first, so that the projections and the
  * feed-forward layer are one product over all tokens of a group. Users are taken in groups of at
- * most GROUP_TOKENS tokens: scratch memory then stays in the second cache and its size does not
- * grow with the batch; larger groups were measured and are slower. Attention goes user by user and
+ * most GROUP_TOKENS tokens (or one user), so that scratch memory stays in the second cache and does
+ * not grow with the batch. Larger groups were measured and are slower: 16 users of 50 events, d 64,
+ * F 64, take 39.6 µs each in groups of 64 tokens, 43.8 of 128, 46.4 of 1024 (AMD EPYC with AVX-512,
+ * whose OpenBLAS 0.3.21 does small products without copying). Attention goes user by user and
  * head by head in blocks of query rows, each against the keys up to its last row only, which is
  * little more than the causal half of the work.
  *

@@ -34,6 +34,7 @@ static float *take(struct packer *packer, size_t n)
 
 static const float *copy(struct packer *packer, const float *values, size_t n)
 {
+    assert(values != NULL);
     float *piece = take(packer, n);
     memcpy(piece, values, n * sizeof(*piece));
     return piece;

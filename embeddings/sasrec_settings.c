@@ -19,7 +19,7 @@
  * place among the weights), read by the writer here and by the opener. So a setting cannot be
  * written and not read, and a tensor's shape stands once. */
 
-enum { SETTINGS_BYTES_MAX = 4096 };
+enum { SETTINGS_BYTES_MAX = 4096, PREFIX_BYTES = 40 };
 
 enum setting_kind { SETTING_SIZE, SETTING_NUMBER, SETTING_BOOL };
 
@@ -308,18 +308,19 @@ static void add_block(struct tensor_list *list, const struct sasrec_settings *se
     const size_t base =
         offsetof(struct sasrec_weights, blocks) + block * sizeof(struct sasrec_block);
     const size_t dim = settings->dim;
-    char prefix[SASREC_NAME_BYTES];
-    (void)snprintf(prefix, sizeof(prefix), "blocks.%zu.attention_norm", block);
+    const unsigned number = (unsigned)block;
+    char prefix[PREFIX_BYTES];
+    (void)snprintf(prefix, sizeof(prefix), "blocks.%u.attention_norm", number);
     add_norm(list, prefix, dim, base + offsetof(struct sasrec_block, attention_norm));
     for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
-        (void)snprintf(prefix, sizeof(prefix), "blocks.%zu.%s", block, parts[i].name);
+        (void)snprintf(prefix, sizeof(prefix), "blocks.%u.%s", number, parts[i].name);
         add_linear(list, prefix, dim, dim, base + parts[i].offset);
     }
-    (void)snprintf(prefix, sizeof(prefix), "blocks.%zu.ffn_norm", block);
+    (void)snprintf(prefix, sizeof(prefix), "blocks.%u.ffn_norm", number);
     add_norm(list, prefix, dim, base + offsetof(struct sasrec_block, ffn_norm));
-    (void)snprintf(prefix, sizeof(prefix), "blocks.%zu.ffn.up", block);
+    (void)snprintf(prefix, sizeof(prefix), "blocks.%u.ffn.up", number);
     add_linear(list, prefix, settings->ffn_dim, dim, base + offsetof(struct sasrec_block, up));
-    (void)snprintf(prefix, sizeof(prefix), "blocks.%zu.ffn.down", block);
+    (void)snprintf(prefix, sizeof(prefix), "blocks.%u.ffn.down", number);
     add_linear(list, prefix, dim, settings->ffn_dim, base + offsetof(struct sasrec_block, down));
 }
 

@@ -28,7 +28,7 @@ struct history_batch {
 };
 
 struct user_model_info {
-    const char *architecture;  /* "decay"; later "sasrec", "gru4rec" */
+    const char *architecture;  /* "decay", "sasrec" */
     size_t dim;                /* D */
     size_t history_max;        /* events used of a history */
     const char *settings_json; /* for people and the manifest; borrowed from the model */
@@ -49,8 +49,11 @@ enum status user_model_workspace_open(const struct user_model *model, size_t n_u
 void user_model_workspace_close(struct user_model_workspace *workspace);
 
 /* out[B × D], row-major. B ≤ the workspace's n_users_max; rows < items.n (asserted: callers drop
- * unknown ids before). Allocates nothing. Deterministic: the same input gives the same bits,
- * whatever else is in the batch. */
+ * unknown ids before). Allocates nothing. Deterministic: the same batch gives the same bits on the
+ * same machine. Of a user whose batch holds other users the vector is equal within 1e-5 of its
+ * largest component: BLAS may sum in another order for another number of rows (OpenBLAS 0.3.21 was
+ * seen to do so for transposed factors, which are avoided here; `decay` has the same bits always).
+ */
 void user_model_embed(const struct user_model *model, struct user_model_workspace *workspace,
                       const struct history_batch *batch, float *out);
 

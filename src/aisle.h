@@ -75,7 +75,7 @@ struct aisle_item {
     double price;                /* NAN where absent */
     double stock;                /* NAN where absent */
     const char *attributes_json; /* or NULL */
-    const char *source;          /* "vector", "popular" */
+    const char *source;          /* "vector", "neighbors", "popular" */
     double similarity;           /* with explain, else NAN */
     const char *because;         /* with explain: the history item that pulled most, or NULL */
 };

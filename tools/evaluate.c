@@ -4,37 +4,50 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/json_write.h"
 #include "base/options.h"
 #include "base/parse.h"
 #include "commands.h"
 #include "common.h"
 #include "core/engine.h"
 #include "core/evaluate_offline.h"
+#include "core/evaluate_report.h"
 
 /* `aisle evaluate KIND …`: how good a release is. KIND is the second word. */
 
-enum { REPORT_MAX_BYTES = 1 << 16, THREADS_MAX = 256 };
+enum { REPORT_MAX_BYTES = 1 << 20, THREADS_MAX = 256 };
 static const char COMMAND[] = "aisle evaluate";
 
 struct offline_options {
-    const char *release, *events, *protocol, *pairs, *k, *per_user;
-    int64_t threads;
-    bool exclude_history, json;
+    struct option_list releases;
+    const char *events, *protocol, *since, *pairs, *k, *per_user, *popularity_events;
+    int64_t negatives, seed, popularity_days, threads;
+    bool exclude_history, both, json;
 };
 
 #define AT(field) offsetof(struct offline_options, field)
 static const struct option_row ROWS[] = {
-    {"release", OPTION_TEXT, AT(release), NULL, 0, 0, "", "folder of the release (required)",
-     false},
+    {"release", OPTION_LIST, AT(releases), NULL, 0, 0, "",
+     "folder of the release (required); repeated: others are compared with the first", false},
     {"events", OPTION_TEXT, AT(events), NULL, 0, 0, "", "event file, with --protocol", false},
-    {"protocol", OPTION_TEXT, AT(protocol), NULL, 0, 0, "", "leave-last-out or every-position",
-     false},
+    {"protocol", OPTION_TEXT, AT(protocol), NULL, 0, 0, "",
+     "leave-last-out (of a user), every-position (of a session) or time-split", false},
+    {"since", OPTION_TEXT, AT(since), NULL, 0, 0, "",
+     "time-split: events after this time are the cases (RFC 3339 or Unix milliseconds)", false},
     {"pairs", OPTION_TEXT, AT(pairs), NULL, 0, 0, "",
      "file of lines: item ids oldest first, blank-separated, a tab, the next item", false},
     {"k", OPTION_TEXT, AT(k), "5,10,20", 0, 0, "", "lengths of the lists, rising", false},
     {"exclude-history", OPTION_BOOL, AT(exclude_history), NULL, 0, 0, "",
      "do not rank the items of the prefix", false},
+    {"both", OPTION_BOOL, AT(both), NULL, 0, 0, "", "with and without the items of the prefix",
+     false},
+    {"negatives", OPTION_INT, AT(negatives), "0", 0, EVALUATE_NEGATIVES_MAX, "items",
+     "rank among so many random items only, as older papers did (0: the whole catalogue)", false},
+    {"seed", OPTION_INT, AT(seed), "1", 0, 9007199254740991.0, "",
+     "of the negatives and of the intervals", false},
+    {"popularity-events", OPTION_TEXT, AT(popularity_events), NULL, 0, 0, "",
+     "event file of before: adds a row of what was popular in its last days", false},
+    {"popularity-days", OPTION_INT, AT(popularity_days), "7", 1, EVALUATE_DAYS_MAX, "days",
+     "how many days those are", false},
     {"per-user", OPTION_TEXT, AT(per_user), NULL, 0, 0, "", "write each case's ranks to this file",
      false},
     {"threads", OPTION_INT, AT(threads), "0", 0, THREADS_MAX, "", "0: all processors", false},
@@ -45,13 +58,18 @@ static const struct option_row ROWS[] = {
 static const struct option_table OFFLINE = {
     .command = "aisle evaluate offline",
     .synopsis = "aisle evaluate offline --release DIR (--events FILE --protocol "
-                "leave-last-out|every-position | --pairs FILE) [--k 5,10,20] [--exclude-history] "
-                "[--per-user FILE] [--json]",
-    .about = "Ranks the next item of each case among the whole catalogue: hit rate, nDCG, MRR and "
-             "coverage, beside those of plain popularity.",
+                "leave-last-out|every-position|time-split | --pairs FILE) [--k 5,10,20] "
+                "[--exclude-history] [--per-user FILE] [--json]",
+    .about = "Ranks the next item of each case among the whole catalogue: hit rate (which is "
+             "recall, as one item is right), nDCG, MRR and coverage, beside those of plain "
+             "popularity, and what a user costs. Several releases are compared case by case, with "
+             "bootstrap intervals.",
     .examples = "  aisle evaluate offline --release shop/channels/stable --events later.csv \\\n"
-                "      --protocol leave-last-out\n"
-                "  aisle evaluate offline --release R --pairs test.tsv --k 10,50 --json\n",
+                "      --protocol leave-last-out --both\n"
+                "  aisle evaluate offline --release R --events all.csv --protocol time-split \\\n"
+                "      --since 2011-11-09T00:00:00Z --popularity-events train.csv\n"
+                "  aisle evaluate offline --release OLD --release NEW --pairs test.tsv --k 10,50\n"
+                "  aisle evaluate offline --release R --pairs test.tsv --negatives 100 --json\n",
     .rows = ROWS,
     .n_rows = sizeof ROWS / sizeof ROWS[0],
 };
@@ -74,151 +92,119 @@ static bool read_cutoffs(const char *text, struct evaluate_config *config)
     return true;
 }
 
+/* What is wrong about the cases, or NULL. */
+static const char *read_protocol(const struct offline_options *options,
+                                 struct evaluate_config *config)
+{
+    if ((options->events != NULL) == (options->pairs != NULL)) {
+        return "either --events FILE --protocol P or --pairs FILE is needed";
+    }
+    if ((options->events != NULL) != (options->protocol != NULL)) {
+        return "--events and --protocol go together";
+    }
+    if (options->pairs != NULL) {
+        config->protocol = PROTOCOL_PAIRS;
+    } else if (!evaluate_protocol_parse(options->protocol, &config->protocol) ||
+               config->protocol == PROTOCOL_PAIRS) {
+        return "--protocol: must be leave-last-out, every-position or time-split";
+    }
+    if ((config->protocol == PROTOCOL_TIME_SPLIT) != (options->since != NULL)) {
+        return "--protocol time-split and --since TIME go together";
+    }
+    if (options->since != NULL &&
+        !parse_time_ms(options->since, strlen(options->since), &config->since_ms)) {
+        return "--since: must be a time, RFC 3339 or Unix milliseconds";
+    }
+    return NULL;
+}
+
 /* False after a usage fault, which is then on stderr. */
 static bool read_options(const struct offline_options *options, struct evaluate_config *config)
 {
-    const char *fault = NULL;
     evaluate_config_default(config);
-    if (options->release == NULL) {
+    const char *fault = read_protocol(options, config);
+    if (options->releases.n == 0) {
         fault = "--release DIR is needed";
-    } else if ((options->events != NULL) == (options->pairs != NULL)) {
-        fault = "either --events FILE --protocol P or --pairs FILE is needed";
-    } else if ((options->events != NULL) != (options->protocol != NULL)) {
-        fault = "--events and --protocol go together";
-    } else if (options->protocol != NULL &&
-               (!evaluate_protocol_parse(options->protocol, &config->protocol) ||
-                config->protocol == PROTOCOL_PAIRS)) {
-        fault = "--protocol: must be leave-last-out or every-position";
-    } else if (!read_cutoffs(options->k, config)) {
+    } else if (options->releases.n > EVALUATE_RELEASES_MAX) {
+        fault = "--release: at most 16";
+    } else if (fault == NULL && !read_cutoffs(options->k, config)) {
         fault = "--k: up to 8 rising numbers from 1 to 1000, comma-separated";
+    } else if (fault == NULL && options->both && options->exclude_history) {
+        fault = "--both includes what --exclude-history asks for: give one of them";
     }
     if (fault != NULL) {
         (void)command_usage(OFFLINE.command, "%s", fault);
         return false;
     }
-    if (options->pairs != NULL) {
-        config->protocol = PROTOCOL_PAIRS;
-    }
     config->events_path = options->events;
     config->pairs_path = options->pairs;
-    config->exclude_history = options->exclude_history;
-    config->per_user_path = options->per_user;
+    config->seen[EVALUATE_SEEN_RANKED] = !options->exclude_history;
+    config->seen[EVALUATE_SEEN_EXCLUDED] = options->exclude_history || options->both;
+    config->n_negatives = (size_t)options->negatives;
+    config->seed = (uint64_t)options->seed;
+    config->popularity_events_path = options->popularity_events;
+    config->popularity_days = (size_t)options->popularity_days;
     config->n_threads = (size_t)options->threads;
     config->show_progress = true;
     return true;
 }
 
-static void write_metrics(struct json_writer *json, const struct evaluate_config *config,
-                          const struct evaluate_metrics *metrics)
+static enum status evaluate_one(struct evaluation *evaluation, const char *dir,
+                                struct evaluate_result *result, struct error *err)
 {
-    char key[32];
-    json_begin_object(json, "metrics");
-    for (size_t i = 0; i < config->n_cutoffs; i++) {
-        (void)snprintf(key, sizeof key, "hr@%zu", config->cutoffs[i]);
-        json_double(json, key, metrics->hr[i]);
-        (void)snprintf(key, sizeof key, "ndcg@%zu", config->cutoffs[i]);
-        json_double(json, key, metrics->ndcg[i]);
-        (void)snprintf(key, sizeof key, "mrr@%zu", config->cutoffs[i]);
-        json_double(json, key, metrics->mrr[i]);
+    struct engine *engine = NULL;
+    struct engine_config config = {.release_dir = dir};
+    enum status status = engine_open(&config, &engine, err);
+    if (status == STATUS_OK) {
+        status = evaluation_add(evaluation, engine, result, err);
     }
-    json_end_object(json);
-    for (size_t i = 0; i < config->n_cutoffs; i++) {
-        (void)snprintf(key, sizeof key, "coverage@%zu", config->cutoffs[i]);
-        json_double(json, key, metrics->coverage[i]);
-    }
+    engine_close(engine);
+    return status;
 }
 
-static void write_json(const struct engine *engine, const struct evaluate_config *config,
-                       const struct evaluate_result *result, struct buf *out)
+static int print_report(const struct offline_options *options, const struct evaluate_report *report)
 {
-    struct json_writer json;
-    json_writer_init(&json, out);
-    json_begin_object(&json, NULL);
-    json_string(&json, "protocol", evaluate_protocol_name(config->protocol));
-    json_int(&json, "n", (int64_t)result->n);
-    write_metrics(&json, config, &result->model);
-    json_begin_object(&json, "popularity");
-    write_metrics(&json, config, &result->popularity);
-    json_end_object(&json);
-    if (result->has_parts) {
-        json_begin_object(&json, "vector");
-        write_metrics(&json, config, &result->vector);
-        json_end_object(&json);
-        json_begin_object(&json, "neighbors");
-        write_metrics(&json, config, &result->neighbors);
-        json_end_object(&json);
+    struct buf text;
+    buf_init(&text, REPORT_MAX_BYTES);
+    if (options->json) {
+        evaluate_report_json(report, &text);
+    } else {
+        evaluate_report_table(report, &text);
     }
-    json_int(&json, "n_unknown", (int64_t)result->n_unknown);
-    json_int(&json, "n_empty", (int64_t)result->n_empty);
-    json_double(&json, "seconds", result->seconds);
-    json_string(&json, "release", engine->manifest.version);
-    json_end_object(&json);
-}
-
-static void write_row(const char *name, const struct evaluate_config *config,
-                      const struct evaluate_metrics *metrics, struct buf *out)
-{
-    buf_printf(out, "%-10s", name);
-    for (size_t i = 0; i < config->n_cutoffs; i++) {
-        buf_printf(out, "  %9.4f %9.4f %9.4f %9.4f", metrics->hr[i], metrics->ndcg[i],
-                   metrics->mrr[i], metrics->coverage[i]);
-    }
-    buf_append_char(out, '\n');
-}
-
-static void write_table(const struct engine *engine, const struct evaluate_config *config,
-                        const struct evaluate_result *result, struct buf *out)
-{
-    static const char *const names[] = {"hr", "ndcg", "mrr", "cover"};
-    buf_printf(out,
-               "release %s, %s, %llu cases (%llu of unknown items, %llu without a vector), "
-               "%.1f s\n\n%-10s",
-               engine->manifest.version, evaluate_protocol_name(config->protocol),
-               (unsigned long long)result->n, (unsigned long long)result->n_unknown,
-               (unsigned long long)result->n_empty, result->seconds, "");
-    for (size_t i = 0; i < config->n_cutoffs; i++) {
-        buf_append_char(out, ' ');
-        for (size_t m = 0; m < 4; m++) {
-            char title[32];
-            (void)snprintf(title, sizeof title, "%s@%zu", names[m], config->cutoffs[i]);
-            buf_printf(out, " %9s", title);
-        }
-    }
-    buf_append_char(out, '\n');
-    write_row(user_model_info(engine->model).architecture, config, &result->model, out);
-    if (result->has_parts) {
-        write_row("vector", config, &result->vector, out);
-        write_row("neighbors", config, &result->neighbors, out);
-    }
-    write_row("popularity", config, &result->popularity, out);
+    int code = command_print(OFFLINE.command, &text);
+    buf_free(&text);
+    return code;
 }
 
 static int run_offline(const struct offline_options *options, const struct evaluate_config *config)
 {
     struct error err = {0};
-    struct evaluate_result result;
-    struct engine *engine = NULL;
-    struct engine_config engine_config = {.release_dir = options->release};
-    enum status status = engine_open(&engine_config, &engine, &err);
-    if (status == STATUS_OK) {
-        status = evaluate_offline(engine, config, &result, &err);
+    struct evaluate_result results[EVALUATE_RELEASES_MAX];
+    struct evaluate_comparison comparisons[EVALUATE_RELEASES_MAX][N_EVALUATE_SEEN];
+    struct evaluation *evaluation = NULL;
+    size_t n = options->releases.n;
+    enum status status = evaluation_open(config, &evaluation, &err);
+    for (size_t i = 0; status == STATUS_OK && i < n; i++) {
+        status = evaluate_one(evaluation, options->releases.values[i], &results[i], &err);
     }
-    int code;
-    if (status != STATUS_OK) {
-        code = command_failed(OFFLINE.command, &err);
-    } else {
-        struct buf text;
-        buf_init(&text, REPORT_MAX_BYTES);
-        if (options->json) {
-            write_json(engine, config, &result, &text);
-        } else {
-            write_table(engine, config, &result, &text);
+    for (size_t i = 0; status == STATUS_OK && i < (n - 1) * N_EVALUATE_SEEN; i++) {
+        size_t other = 1 + i / N_EVALUATE_SEEN;
+        enum evaluate_seen seen = (enum evaluate_seen)(i % N_EVALUATE_SEEN);
+        if (config->seen[seen]) {
+            status =
+                evaluation_compare(evaluation, seen, 0, other, &comparisons[other - 1][seen], &err);
         }
-        code = command_print(OFFLINE.command, &text);
-        buf_free(&text);
     }
-    engine_close(engine);
-    return code;
+    if (status == STATUS_OK && options->per_user != NULL) {
+        status = evaluation_write_ranks(evaluation, options->per_user, &err);
+    }
+    evaluation_close(evaluation);
+    if (status != STATUS_OK) {
+        return command_failed(OFFLINE.command, &err);
+    }
+    struct evaluate_report report = {config, results, options->releases.values, n,
+                                     &comparisons[0][0]};
+    return print_report(options, &report);
 }
 
 static int command_offline(int argc, const char *const *argv)

@@ -6,6 +6,7 @@
 #include "base/options.h"
 #include "commands.h"
 #include "common.h"
+#include "json_lines.h"
 #include "store/manifest.h"
 #include "store/release.h"
 
@@ -21,8 +22,10 @@ static const struct option_row ROWS[] = {
 static const struct option_table TABLE = {
     .command = "aisle inspect",
     .synopsis = "aisle inspect RELEASE_DIR [--json]",
-    .about = "Shows what a release is made of and what its build measured. Reads its manifest "
-             "only; `aisle verify` checks the files.",
+    .about =
+        "Shows what a release is made of (model, session neighbours, index), how it was trained "
+        "and what its build measured. Reads its manifest only; `aisle verify` checks the "
+        "files.",
     .examples = "  aisle inspect releases/channels/stable\n"
                 "  aisle inspect releases/channels/stable --json | jq .measured\n",
     .rows = ROWS,
@@ -30,16 +33,37 @@ static const struct option_table TABLE = {
     .n_positional_max = 1,
 };
 
-static void tabulate(const struct manifest *manifest, struct buf *text)
+/* The free-form parts, each under its name. The trainer's quality stands in its report, too: once
+ * is enough. */
+static enum status append_reports(const struct manifest *manifest, struct buf *text,
+                                  struct error *err)
 {
     const struct {
         const char *name;
         const char *json;
+        const char *skip;
     } reports[] = {
-        {"model", manifest->model_settings_json}, {"measured", manifest->measured_json},
-        {"training", manifest->training_json},    {"quality", manifest->quality_json},
-        {"drift", manifest->drift_baseline_json},
+        {"model settings", manifest->model_settings_json, NULL},
+        {"measured by the build", manifest->measured_json, NULL},
+        {"training", manifest->training_json, manifest->quality_json != NULL ? "quality" : NULL},
+        {"quality on held-out events", manifest->quality_json, NULL},
+        {"drift baseline", manifest->drift_baseline_json, NULL},
     };
+    enum status status = STATUS_OK;
+    for (size_t i = 0; i < sizeof reports / sizeof reports[0] && status == STATUS_OK; i++) {
+        if (reports[i].json != NULL) {
+            buf_printf(text, "\n%s\n", reports[i].name);
+            status = json_lines(reports[i].json, reports[i].skip, text, err);
+        }
+        if (status != STATUS_OK) {
+            error_prefix(err, "%s: ", reports[i].name);
+        }
+    }
+    return status;
+}
+
+static enum status tabulate(const struct manifest *manifest, struct buf *text, struct error *err)
+{
     char created[TIME_TEXT_BYTES];
     time_format_rfc3339(manifest->created_at_ms, created);
     buf_printf(text, "release   %s\ncreated   %s\n", manifest->version, created);
@@ -52,13 +76,7 @@ static void tabulate(const struct manifest *manifest, struct buf *text)
         buf_printf(text, "file      %-22s %14llu bytes  sha256 %.16s…\n", manifest->files[i].name,
                    (unsigned long long)manifest->files[i].n_bytes, manifest->files[i].sha256);
     }
-    for (size_t i = 0; i < sizeof reports / sizeof reports[0]; i++) {
-        if (reports[i].json != NULL) {
-            buf_printf(text, "%-9s ", reports[i].name);
-            buf_append_text(text, reports[i].json);
-            buf_append_char(text, '\n');
-        }
-    }
+    return append_reports(manifest, text, err);
 }
 
 static int run(const char *dir, bool as_json)
@@ -77,7 +95,7 @@ static int run(const char *dir, bool as_json)
     if (status == STATUS_OK && as_json) {
         status = file_read(path, &text, &err);
     } else if (status == STATUS_OK) {
-        tabulate(&manifest, &text);
+        status = tabulate(&manifest, &text, &err);
     }
     code = status == STATUS_OK ? command_print(TABLE.command, &text)
                                : command_failed(TABLE.command, &err);

@@ -232,7 +232,7 @@ async function refresh() {
   const links = [...$("for-you").querySelectorAll("a")];
   const fresh = before.size ? links.filter((link) => !before.has(link.hash)) : [];
   for (const link of fresh) link.parentElement.classList.add("fresh");
-  const personal = answer.items.some((item) => item.sources.includes("vector"));
+  const personal = answer.items.some((item) => item.sources.includes("vector") || item.sources.includes("neighbors"));
   const follows = trail.length ? `Now follows “${titleOf(trail[0].item_id)}”` : "From what you looked at, newest first";
   $("for-you-note").textContent = personal ? follows + (fresh.length ? `: ${fresh.length} of ${links.length} new on this shelf.` : ".")
     : "Nothing is known of you yet, so these are what everybody likes. Open one and this shelf follows.";

@@ -47,9 +47,18 @@ enum status build_read_items(struct build *build, struct error *err) STATUS_CHEC
 enum status build_write_catalog(struct build *build, struct error *err) STATUS_CHECKED;
 /* vectors.safetensors and model.safetensors of the draft; opens them. */
 enum status build_write_vectors(struct build *build, struct error *err) STATUS_CHECKED;
+void build_free_items(struct build *build);
+
 /* build_neighbors.c: neighbors.safetensors of the draft, if the folder has one. */
 enum status build_write_neighbors(struct build *build, struct error *err) STATUS_CHECKED;
-void build_free_items(struct build *build);
+/* Times of queries of the draft's neighbours for the n first histories; times_us[n] is scratch,
+ * left sorted. */
+enum status build_time_neighbors(struct build *build, size_t n, double *times_us,
+                                 struct error *err) STATUS_CHECKED;
+/* The manifest's settings of the model: the user model's and, where there are some, a member
+ * "neighbors" with the neighbours' settings. Gives *out (mem_free). */
+enum status build_settings_json(const struct build *build, char **out,
+                                struct error *err) STATUS_CHECKED;
 
 /* build_histories.c: events → popularity and histories; histories → queries. */
 enum status build_read_events(struct build *build, struct error *err) STATUS_CHECKED;
@@ -58,6 +67,9 @@ enum status build_make_queries(struct build *build, struct error *err) STATUS_CH
 /* build_measure.c: what the manifest says was measured. */
 enum status build_measure(struct build *build, struct error *err) STATUS_CHECKED;
 enum status build_describe(struct build *build, struct error *err) STATUS_CHECKED;
+void build_sort(double *values, size_t n);
+/* Nearest-rank percentile of sorted values; 0 of none. */
+double build_percentile(const double *sorted, size_t n, double share);
 
 /* Path of a file of the draft. */
 enum status build_path(const struct build *build, const char *name, char out[PATH_BYTES_MAX],

@@ -8,9 +8,9 @@
 #include "core/profile.h"
 #include "core/recommend.h"
 
-/* What the manifest reports of a release: times of a forward pass and of a whole request on this
- * machine, one at a time, and the distributions that monitoring later compares live traffic with.
- * Times are taken through the draft opened as an engine, by the code that serves. */
+/* What the manifest reports of a release: times of a forward pass, of the neighbours and of a whole
+ * request on this machine, one at a time, and the distributions that monitoring later compares live
+ * traffic with. Times are taken through the draft opened as an engine, by the code that serves. */
 
 enum {
     MEASURED_REQUESTS_MAX = 500,
@@ -29,15 +29,14 @@ static int compare_doubles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static void sort_doubles(double *values, size_t n)
+void build_sort(double *values, size_t n)
 {
     if (n > 1) {
         qsort(values, n, sizeof(*values), compare_doubles);
     }
 }
 
-/* Nearest-rank percentile of sorted values. */
-static double percentile(const double *sorted, size_t n, double share)
+double build_percentile(const double *sorted, size_t n, double share)
 {
     size_t rank = (size_t)(share * (double)n + 0.999999);
     rank = rank < 1 ? 1 : rank;
@@ -68,9 +67,9 @@ static enum status measure_embed(struct build *build, double *times_us, float *v
         times_us[i] = (double)(clock_monotonic_ns() - start_ns) / 1000.0;
     }
     user_model_workspace_close(workspace);
-    sort_doubles(times_us, n);
-    build->result->embed_p50_us = percentile(times_us, n, 0.5);
-    build->result->embed_p99_us = percentile(times_us, n, 0.99);
+    build_sort(times_us, n);
+    build->result->embed_p50_us = build_percentile(times_us, n, 0.5);
+    build->result->embed_p99_us = build_percentile(times_us, n, 0.99);
     return STATUS_OK;
 }
 
@@ -114,9 +113,9 @@ static enum status time_requests(struct build *build, struct recommender *recomm
         status = time_request(build, recommender, &arena, i, &times_us[i], err);
     }
     arena_free(&arena);
-    sort_doubles(times_us, n);
-    build->result->request_p50_us = percentile(times_us, n, 0.5);
-    build->result->request_p99_us = percentile(times_us, n, 0.99);
+    build_sort(times_us, n);
+    build->result->request_p50_us = build_percentile(times_us, n, 0.5);
+    build->result->request_p99_us = build_percentile(times_us, n, 0.99);
     return status;
 }
 
@@ -153,6 +152,12 @@ enum status build_measure(struct build *build, struct error *err)
         goto out;
     }
     status = measure_embed(build, times_us, vector, err);
+    if (status == STATUS_OK && build->engine->neighbors != NULL) {
+        size_t n = n_measured(build);
+        status = build_time_neighbors(build, n, times_us, err);
+        build->result->neighbors_p50_us = build_percentile(times_us, n, 0.5);
+        build->result->neighbors_p99_us = build_percentile(times_us, n, 0.99);
+    }
     if (status == STATUS_OK) {
         status = measure_requests(build, times_us, err);
     }
@@ -186,9 +191,10 @@ static void write_machine(struct json_writer *json)
     }
 }
 
-static void write_measured(struct json_writer *json, const struct build_result *result,
+static void write_measured(struct json_writer *json, const struct build *build,
                            double build_seconds)
 {
+    const struct build_result *result = build->result;
     const struct vector_index_measured *index = &result->index;
     json_begin_object(json, NULL);
     json_double(json, "recall", index->recall);
@@ -199,6 +205,10 @@ static void write_measured(struct json_writer *json, const struct build_result *
     json_double(json, "search_p99_us", index->search_p99_us);
     json_double(json, "embed_p50_us", result->embed_p50_us);
     json_double(json, "embed_p99_us", result->embed_p99_us);
+    if (build->engine->neighbors != NULL) {
+        json_double(json, "neighbors_p50_us", result->neighbors_p50_us);
+        json_double(json, "neighbors_p99_us", result->neighbors_p99_us);
+    }
     json_double(json, "request_p50_us", result->request_p50_us);
     json_double(json, "request_p99_us", result->request_p99_us);
     json_int(json, "index_bytes", (int64_t)index->file_bytes);
@@ -216,13 +226,13 @@ static void write_distribution(struct json_writer *json, const char *key, double
     for (size_t i = 0; i < n; i++) {
         sum += values[i];
     }
-    sort_doubles(values, n);
+    build_sort(values, n);
     json_begin_object(json, key);
     json_double(json, "mean", n > 0 ? sum / (double)n : 0.0);
-    json_double(json, "p10", percentile(values, n, 0.1));
-    json_double(json, "p50", percentile(values, n, 0.5));
-    json_double(json, "p90", percentile(values, n, 0.9));
-    json_double(json, "p99", percentile(values, n, 0.99));
+    json_double(json, "p10", build_percentile(values, n, 0.1));
+    json_double(json, "p50", build_percentile(values, n, 0.5));
+    json_double(json, "p90", build_percentile(values, n, 0.9));
+    json_double(json, "p99", build_percentile(values, n, 0.99));
     json_end_object(json);
 }
 
@@ -295,7 +305,7 @@ enum status build_describe(struct build *build, struct error *err)
     }
     buf_init(&text, REPORT_MAX_BYTES);
     json_writer_init(&json, &text);
-    write_measured(&json, build->result, (double)(clock_monotonic_us() - build->start_us) / 1e6);
+    write_measured(&json, build, (double)(clock_monotonic_us() - build->start_us) / 1e6);
     enum status status = keep(&text, &manifest->measured_json, err);
     if (status == STATUS_OK) {
         json_writer_init(&json, &text);
@@ -303,7 +313,7 @@ enum status build_describe(struct build *build, struct error *err)
         status = keep(&text, &manifest->drift_baseline_json, err);
     }
     if (status == STATUS_OK) {
-        status = copy_text(folder->settings_json, &manifest->model_settings_json, err);
+        status = build_settings_json(build, &manifest->model_settings_json, err);
     }
     if (status == STATUS_OK) {
         status = copy_text(folder->training_json, &manifest->training_json, err);

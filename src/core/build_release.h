@@ -14,6 +14,7 @@
  *   item_ids.txt         one id a line; line r is row r of the vectors
  *   vectors.safetensors  tensor "item_vectors" [N × D] (F32 or F16), optional "item_counts" [N]
  * F32: events an item; or vectors.npy model.safetensors    user model weights and settings
+ *   neighbors.safetensors  optional: session neighbours (embeddings/neighbors.h)
  *   histories.jsonl      optional: sampled histories for recall queries and probes, a line each:
  *                        {"now_ms": …, "history": [["SKU1", "view", ms], …]} newest first
  *   training.json        optional: settings, data fingerprint, curves, for the manifest
@@ -45,6 +46,7 @@ struct build_result {
     uint64_t n_vectors_dropped;
     struct vector_index_measured index;
     double embed_p50_us, embed_p99_us;
+    double neighbors_p50_us, neighbors_p99_us; /* 0: the release has none */
     double request_p50_us, request_p99_us;
     double seconds;
 };

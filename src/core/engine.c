@@ -92,23 +92,6 @@ static enum status open_index(struct engine *engine, const char *path, struct er
     return STATUS_OK;
 }
 
-/* The one part that a release may lack; one that its manifest does not list is not its own. */
-static enum status open_neighbors(struct engine *engine, struct error *err)
-{
-    char path[PATH_BYTES_MAX];
-    bool is_listed = engine->manifest.n_files == 0; /* a draft has no list yet */
-    for (size_t i = 0; i < engine->manifest.n_files; i++) {
-        is_listed =
-            is_listed || strcmp(engine->manifest.files[i].name, RELEASE_FILE_NEIGHBORS) == 0;
-    }
-    enum status status = path_join(path, engine->dir, RELEASE_FILE_NEIGHBORS, err);
-    if (status != STATUS_OK || !is_listed ||
-        (engine->manifest.n_files == 0 && !file_exists(path))) {
-        return status;
-    }
-    return neighbors_open(path, engine->vectors.n, &engine->neighbors, err);
-}
-
 struct part {
     const char *name;
     enum status (*open)(struct engine *engine, const char *path, struct error *err);
@@ -126,6 +109,29 @@ static void name_part(struct error *err, const char *name)
     if (err != NULL && strstr(err->message, name) == NULL) {
         error_prefix(err, "%s: ", name);
     }
+}
+
+/* The one part that a release may lack. A file that the manifest does not list is not the
+ * release's: nobody vouches for it. A draft has no list yet. */
+static enum status open_neighbors(struct engine *engine, struct error *err)
+{
+    char path[PATH_BYTES_MAX];
+    const struct manifest *manifest = &engine->manifest;
+    enum status status = path_join(path, engine->dir, RELEASE_FILE_NEIGHBORS, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    bool is_there = manifest->n_files == 0 && file_exists(path);
+    for (size_t i = 0; i < manifest->n_files; i++) {
+        is_there = is_there || strcmp(manifest->files[i].name, RELEASE_FILE_NEIGHBORS) == 0;
+    }
+    if (is_there) {
+        status = neighbors_open(path, engine->vectors.n, &engine->neighbors, err);
+    }
+    if (status != STATUS_OK) {
+        name_part(err, RELEASE_FILE_NEIGHBORS);
+    }
+    return status;
 }
 
 static enum status make_popularity(struct engine *engine, struct error *err)

@@ -40,7 +40,8 @@ void engine_close(struct engine *engine);
 
 /* Probes: histories with the user vector and top items that the build computed.
  * A line of probes.jsonl: {"now_ms": …, "history": [["SKU1", "view", ms], …] (newest first),
- * "vector": [D floats], "top": [["SKU9", score], …]}. */
+ * "vector": [D floats], "top": [["SKU9", score], …]}, and with session neighbours what they answer,
+ * too: "neighbors": [["SKU7", score], …], at most PROBE_TOP. */
 enum {
     PROBES_DEFAULT = 32,
     PROBE_TOP = 10,

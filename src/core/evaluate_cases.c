@@ -1,38 +1,23 @@
 /* Files → cases of an offline evaluation: a prefix and the item that came next.
  *
- * Items that the catalogue does not know must not vanish: a next item that no release could have
- * shown is a miss, and leaving such cases out would flatter a stale release. Therefore the unknown
- * ids of the file are numbered behind the catalogue's rows before the events are loaded, which
- * costs a second reading of the file and spares a second loader. A user (or session) with a single
- * event makes no case: nothing came before it. */
+ * Items that a catalogue does not know must not vanish: a next item that no release could have
+ * shown is a miss, and leaving such cases out would flatter a stale release. Therefore the items
+ * are numbered by the file, of no release, before the events are loaded: that costs a second
+ * reading of the file, spares a second loader, and gives all releases the same cases. A user (or
+ * session) with a single event makes no case: nothing came before it. A time split is different:
+ * there the moment decides what is a case, and a newcomer's first event is one of an empty prefix.
+ * Events of one moment are in the file's order, within a user. */
 #include "core/evaluate_internal.h"
 
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/clock.h"
 #include "base/file.h"
 #include "base/parse.h"
 #include "store/event_file.h"
 
 enum { PAIRS_LINE_MAX_BYTES = 1 << 20, PAIRS_GROWTH_MIN = 1024 };
-
-static enum status copy_catalogue_ids(const struct engine *engine, struct evaluate_cases *out,
-                                      struct error *err)
-{
-    size_t n = catalog_size(engine->catalog);
-    enum status status = idmap_open(n, &out->items, err);
-    for (uint32_t row = 0; status == STATUS_OK && row < n; row++) {
-        size_t len;
-        uint32_t same;
-        const char *id = catalog_id(engine->catalog, row, &len);
-        status = idmap_add(out->items, id, len, &same);
-        if (status != STATUS_OK) {
-            return error_set(err, status, "numbering the catalogue's items");
-        }
-    }
-    out->n_items = (uint32_t)n;
-    return status;
-}
 
 static enum status number_item(struct evaluate_cases *out, const char *id, size_t len,
                                uint32_t *row, struct error *err)
@@ -79,15 +64,54 @@ static void add_case(struct evaluate_cases *out, size_t sequence, uint64_t posit
         .first = first,
         .n_prefix = (uint32_t)(position - first),
         .next = next->row,
-        .user = log->users != NULL ? log->users[sequence] : (uint32_t)sequence,
+        .user = log->users[sequence],
         .time_ms = next->time_ms,
     };
+}
+
+static void add_cases(const struct evaluate_config *config, struct evaluate_cases *out,
+                      size_t sequence)
+{
+    uint64_t first = out->log.offsets[sequence];
+    uint64_t end = out->log.offsets[sequence + 1];
+    if (config->protocol == PROTOCOL_TIME_SPLIT) {
+        for (uint64_t position = first; position < end; position++) {
+            if (out->log.events[position].time_ms > config->since_ms) {
+                add_case(out, sequence, position);
+            }
+        }
+    } else if (config->protocol == PROTOCOL_EVERY_POSITION) {
+        for (uint64_t position = first + 1; position < end; position++) {
+            add_case(out, sequence, position);
+        }
+    } else if (end - first > 1) {
+        add_case(out, sequence, end - 1);
+    }
+}
+
+/* Sequences are ordered by user, so that a user's events stand together. */
+static enum status find_users(struct evaluate_cases *out, struct error *err)
+{
+    const struct event_log *log = &out->log;
+    size_t user = 0;
+    out->user_offsets = mem_alloc_array(log->n_users + 1, sizeof(*out->user_offsets));
+    if (out->user_offsets == NULL) {
+        return error_set(err, STATUS_NOMEM, "users of the evaluation");
+    }
+    for (size_t s = 0; s < log->n_sequences; s++) {
+        for (; user <= log->users[s]; user++) {
+            out->user_offsets[user] = log->offsets[s];
+        }
+    }
+    for (; user <= log->n_users; user++) {
+        out->user_offsets[user] = log->n_events;
+    }
+    return STATUS_OK;
 }
 
 static enum status load_events(const struct evaluate_config *config, struct evaluate_cases *out,
                                struct error *err)
 {
-    bool last_only = config->protocol == PROTOCOL_LEAVE_LAST_OUT;
     enum status status = number_event_items(config->events_path, out, err);
     if (status != STATUS_OK) {
         return status;
@@ -95,11 +119,15 @@ static enum status load_events(const struct evaluate_config *config, struct eval
     struct event_log_config log_config = {
         .path = config->events_path,
         .items = out->items,
-        .grouping = last_only ? EVENTS_BY_USER : EVENTS_BY_SESSION,
+        .grouping =
+            config->protocol == PROTOCOL_EVERY_POSITION ? EVENTS_BY_SESSION : EVENTS_BY_USER,
         .session_gap_ms = (int64_t)30 * 60 * 1000,
     };
     struct event_log_counts counts;
     status = event_log_load(&log_config, &out->log, &counts, &out->users, err);
+    if (status == STATUS_OK) {
+        status = find_users(out, err);
+    }
     if (status != STATUS_OK) {
         return status;
     }
@@ -108,14 +136,7 @@ static enum status load_events(const struct evaluate_config *config, struct eval
         return error_set(err, STATUS_NOMEM, "cases of the evaluation");
     }
     for (size_t s = 0; s < out->log.n_sequences; s++) {
-        uint64_t first = out->log.offsets[s];
-        uint64_t end = out->log.offsets[s + 1];
-        if (end - first < 2) {
-            continue;
-        }
-        for (uint64_t position = last_only ? end - 1 : first + 1; position < end; position++) {
-            add_case(out, s, position);
-        }
+        add_cases(config, out, s);
     }
     return STATUS_OK;
 }
@@ -246,8 +267,26 @@ static enum status load_pairs(const struct evaluate_config *config, struct evalu
     return status == STATUS_NOT_FOUND ? STATUS_OK : status;
 }
 
-enum status evaluate_cases_load(const struct engine *engine, const struct evaluate_config *config,
-                                struct evaluate_cases *out, struct error *err)
+static enum status nothing_in_it(const struct evaluate_config *config, const char *path,
+                                 struct error *err)
+{
+    static const char *const reasons[] = {
+        [PROTOCOL_LEAVE_LAST_OUT] = "no user has two events",
+        [PROTOCOL_EVERY_POSITION] = "no session has two events",
+        [PROTOCOL_PAIRS] = "no line in it",
+    };
+    if (config->protocol == PROTOCOL_TIME_SPLIT) {
+        char time[TIME_TEXT_BYTES];
+        time_format_rfc3339(config->since_ms, time);
+        return error_set(err, STATUS_INVALID, "%s: there is nothing to evaluate: no event after %s",
+                         path, time);
+    }
+    return error_set(err, STATUS_INVALID, "%s: there is nothing to evaluate: %s", path,
+                     reasons[config->protocol]);
+}
+
+enum status evaluate_cases_load(const struct evaluate_config *config, struct evaluate_cases *out,
+                                struct error *err)
 {
     bool from_pairs = config->protocol == PROTOCOL_PAIRS;
     const char *path = from_pairs ? config->pairs_path : config->events_path;
@@ -257,12 +296,12 @@ enum status evaluate_cases_load(const struct engine *engine, const struct evalua
                          evaluate_protocol_name(config->protocol),
                          from_pairs ? "a file of pairs" : "an event file");
     }
-    enum status status = copy_catalogue_ids(engine, out, err);
+    enum status status = idmap_open(0, &out->items, err);
     if (status == STATUS_OK) {
         status = from_pairs ? load_pairs(config, out, err) : load_events(config, out, err);
     }
     if (status == STATUS_OK && out->n == 0) {
-        status = error_set(err, STATUS_INVALID, "%s: there is nothing to evaluate in it", path);
+        status = nothing_in_it(config, path, err);
     }
     return status;
 }
@@ -270,8 +309,95 @@ enum status evaluate_cases_load(const struct engine *engine, const struct evalua
 void evaluate_cases_free(struct evaluate_cases *cases)
 {
     mem_free(cases->cases);
+    mem_free(cases->user_offsets);
     event_log_free(&cases->log);
     idmap_close(cases->users);
     idmap_close(cases->items);
     memset(cases, 0, sizeof(*cases));
+}
+
+/* ---- popularity of the last days ---- */
+
+static enum status last_time(const char *path, int64_t *last_ms, struct error *err)
+{
+    struct event_reader *reader;
+    struct event_record event;
+    enum status status = event_reader_open(path, &reader, err);
+    if (status != STATUS_OK) {
+        return status;
+    }
+    *last_ms = INT64_MIN;
+    for (;;) {
+        status = event_reader_next(reader, &event, err);
+        if (status != STATUS_OK) {
+            break;
+        }
+        *last_ms = event.time_ms > *last_ms ? event.time_ms : *last_ms;
+    }
+    event_reader_close(reader);
+    return status == STATUS_NOT_FOUND ? STATUS_OK : status;
+}
+
+static enum status count_item(struct evaluate_counts *out, const char *id, struct error *err)
+{
+    uint32_t item;
+    void *counts = out->counts;
+    enum status status = grow(&counts, idmap_size(out->items), &out->cap, sizeof(double), err);
+    out->counts = counts;
+    if (status != STATUS_OK) {
+        return status;
+    }
+    status = idmap_add(out->items, id, strlen(id), &item);
+    if (status == STATUS_OK) {
+        out->counts[item] = 0.0;
+    } else if (status != STATUS_EXISTS) {
+        return error_set(err, status, "numbering the items of the file");
+    }
+    out->counts[item] += 1.0;
+    return STATUS_OK;
+}
+
+enum status evaluate_counts_load(const char *path, size_t n_days, struct evaluate_counts *out,
+                                 struct error *err)
+{
+    static const int64_t day_ms = INT64_C(86400000);
+    struct event_reader *reader;
+    struct event_record event;
+    int64_t last_ms;
+    memset(out, 0, sizeof(*out));
+    enum status status = last_time(path, &last_ms, err);
+    if (status == STATUS_OK) {
+        status = idmap_open(0, &out->items, err);
+    }
+    if (status == STATUS_OK) {
+        status = event_reader_open(path, &reader, err);
+    }
+    if (status != STATUS_OK) {
+        return status;
+    }
+    for (;;) {
+        int64_t age_ms;
+        status = event_reader_next(reader, &event, err);
+        if (status == STATUS_OK && !__builtin_sub_overflow(last_ms, event.time_ms, &age_ms) &&
+            age_ms < (int64_t)n_days * day_ms) {
+            status = count_item(out, event.item_id, err);
+        }
+        if (status != STATUS_OK) {
+            break;
+        }
+    }
+    event_reader_close(reader);
+    if (status == STATUS_NOT_FOUND) {
+        status = idmap_size(out->items) > 0
+                     ? STATUS_OK
+                     : error_set(err, STATUS_INVALID, "%s: no event in it", path);
+    }
+    return status;
+}
+
+void evaluate_counts_free(struct evaluate_counts *counts)
+{
+    mem_free(counts->counts);
+    idmap_close(counts->items);
+    memset(counts, 0, sizeof(*counts));
 }

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/parse.h"
+#include "embeddings/neighbors.h"
 #include "embeddings/user_model.h"
 
 /* Reads what a trainer left, ours or another one's. All of it is checked here, before the hours
@@ -168,6 +169,16 @@ static enum status read_training(const char *path, struct model_folder *folder, 
     return status;
 }
 
+/* Looked at only: the build copies the file with the rows of its release. */
+static enum status read_neighbors(const char *path, struct model_folder *folder, struct error *err)
+{
+    struct neighbors *neighbors = NULL;
+    enum status status = neighbors_open(path, folder->vectors.n, &neighbors, err);
+    folder->has_neighbors = status == STATUS_OK;
+    neighbors_close(neighbors);
+    return status;
+}
+
 struct model_file {
     const char *name;
     enum status (*read)(const char *path, struct model_folder *folder, struct error *err);
@@ -189,6 +200,7 @@ enum status model_folder_open(const char *dir, struct model_folder *out, struct 
         {has_npy ? MODEL_FILE_VECTORS_NPY : MODEL_FILE_VECTORS, has_npy ? read_npy : read_vectors,
          false},
         {MODEL_FILE_WEIGHTS, read_weights, false},
+        {MODEL_FILE_NEIGHBORS, read_neighbors, true},
         {MODEL_FILE_TRAINING, read_training, true},
     };
     for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {

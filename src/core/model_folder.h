@@ -30,6 +30,7 @@ struct model_folder {
     float *counts;            /* [N] events an item, ≥ 0; NULL: the folder has none */
     char architecture[32];    /* of model.safetensors */
     char *settings_json;      /* its settings */
+    bool has_neighbors;       /* neighbors.safetensors is there and whole */
     char *training_json;      /* an object, or NULL */
     char *quality_json;       /* its member "quality", an object, or NULL */
     struct safetensors *file; /* what vectors are borrowed from: this or npy */

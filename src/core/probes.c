@@ -10,7 +10,7 @@
 /* Probes: writing them and replaying them take the same path as a request does, the user model one
  * user at a time and the release's own index at its tuned effort, so that a replay tells whether
  * what is about to serve is what was measured. An exact scan was rejected: it would not notice a
- * wrong index.
+ * wrong index. Session neighbours are asked as serving asks them, and compared by the same rules.
  *
  * Machines differ in the order of float sums, so vectors and scores are compared with a tolerance,
  * relative to magnitudes over 1 (vectors of a trained model need not have unit length). Items of
@@ -22,41 +22,67 @@
 enum { PROBE_SEARCH_K = 100 };
 #define PROBES_FILE_MAX_BYTES ((size_t)1 << 30)
 
+/* What a search or the neighbours found, best first. */
+struct found_list {
+    const char *name; /* the probe's member */
+    float scores[PROBE_SEARCH_K];
+    int64_t rows[PROBE_SEARCH_K];
+    size_t n;
+};
+
 struct prober {
     const struct engine *engine;
     struct row_names names;
     struct user_model_workspace *workspace;
+    struct neighbors_workspace *neighbors; /* NULL: the release has none */
     size_t dim;
     float *vector; /* [D] */
-    float scores[PROBE_SEARCH_K];
-    int64_t rows[PROBE_SEARCH_K];
-    size_t n_found;
+    struct found_list top;
+    struct found_list by_neighbors;
 };
+
+static void prober_free(struct prober *prober)
+{
+    neighbors_workspace_close(prober->neighbors);
+    user_model_workspace_close(prober->workspace);
+    mem_free(prober->vector);
+}
 
 static enum status prober_init(struct prober *prober, const struct engine *engine,
                                struct error *err)
 {
     *prober = (struct prober){.engine = engine, .dim = engine->vectors.dim};
     prober->names.catalog = engine->catalog;
+    prober->top.name = "top";
+    prober->by_neighbors.name = "neighbors";
     prober->vector = mem_alloc_vectors(prober->dim, sizeof(float));
     if (prober->vector == NULL) {
         return error_set(err, STATUS_NOMEM, "probes: no memory");
     }
     enum status status = user_model_workspace_open(engine->model, 1, &prober->workspace, err);
+    if (status == STATUS_OK && engine->neighbors != NULL) {
+        status = neighbors_workspace_open(engine->neighbors, &prober->neighbors, err);
+    }
     if (status != STATUS_OK) {
-        mem_free(prober->vector);
-        prober->vector = NULL;
+        prober_free(prober);
     }
     return status;
 }
 
-static void prober_free(struct prober *prober)
+static void ask_neighbors(struct prober *prober, const struct probe_history *history)
 {
-    user_model_workspace_close(prober->workspace);
-    mem_free(prober->vector);
+    uint32_t rows[PROBE_SEARCH_K];
+    double total = 0.0;
+    struct found_list *found = &prober->by_neighbors;
+    found->n = neighbors_query(prober->engine->neighbors, prober->neighbors, history->events,
+                               history->n_events, history->now_ms, PROBE_SEARCH_K, rows,
+                               found->scores, &total);
+    for (size_t i = 0; i < found->n; i++) {
+        found->rows[i] = (int64_t)rows[i];
+    }
 }
 
-/* History → vector, rows and scores. */
+/* History → vector, rows and scores, of the search and of the neighbours. */
 static enum status probe(struct prober *prober, const struct probe_history *history,
                          struct error *err)
 {
@@ -64,22 +90,41 @@ static enum status probe(struct prober *prober, const struct probe_history *hist
     struct history_batch batch = {1, offsets, history->events, history->now_ms};
     user_model_embed(prober->engine->model, prober->workspace, &batch, prober->vector);
     struct vector_query query = {prober->vector, 1, PROBE_SEARCH_K};
-    struct vector_hits hits = {prober->scores, prober->rows};
+    struct found_list *top = &prober->top;
+    struct vector_hits hits = {top->scores, top->rows};
     enum status status = vector_index_search(prober->engine->index, &query, &hits, err);
-    prober->n_found = 0;
-    while (status == STATUS_OK && prober->n_found < PROBE_SEARCH_K &&
-           prober->rows[prober->n_found] != VECTOR_INDEX_NO_ROW) {
-        prober->n_found++;
+    top->n = 0;
+    while (status == STATUS_OK && top->n < PROBE_SEARCH_K &&
+           top->rows[top->n] != VECTOR_INDEX_NO_ROW) {
+        top->n++;
+    }
+    if (status == STATUS_OK && prober->neighbors != NULL) {
+        ask_neighbors(prober, history);
     }
     return status;
 }
 
-static size_t n_top(const struct prober *prober)
+static size_t n_shown(const struct found_list *found)
 {
-    return prober->n_found < PROBE_TOP ? prober->n_found : PROBE_TOP;
+    return found->n < PROBE_TOP ? found->n : PROBE_TOP;
 }
 
 /* ---- writing ---- */
+
+static void encode_found(const struct prober *prober, const struct found_list *found,
+                         struct json_writer *json)
+{
+    json_begin_array(json, found->name);
+    for (size_t i = 0; i < n_shown(found); i++) {
+        size_t len = 0;
+        const char *id = row_name(&prober->names, (uint32_t)found->rows[i], &len);
+        json_begin_array(json, NULL);
+        json_string_n(json, NULL, id, len);
+        json_float(json, NULL, found->scores[i]);
+        json_end_array(json);
+    }
+    json_end_array(json);
+}
 
 static void encode(const struct prober *prober, const struct probe_history *history,
                    struct buf *text)
@@ -93,16 +138,10 @@ static void encode(const struct prober *prober, const struct probe_history *hist
         json_float(&json, NULL, prober->vector[d]);
     }
     json_end_array(&json);
-    json_begin_array(&json, "top");
-    for (size_t i = 0; i < n_top(prober); i++) {
-        size_t len = 0;
-        const char *id = row_name(&prober->names, (uint32_t)prober->rows[i], &len);
-        json_begin_array(&json, NULL);
-        json_string_n(&json, NULL, id, len);
-        json_float(&json, NULL, prober->scores[i]);
-        json_end_array(&json);
+    encode_found(prober, &prober->top, &json);
+    if (prober->neighbors != NULL) {
+        encode_found(prober, &prober->by_neighbors, &json);
     }
-    json_end_array(&json);
     json_end_object(&json);
     buf_append_char(text, '\n');
 }
@@ -169,68 +208,83 @@ static enum status compare_vector(const struct prober *prober, const struct json
 
 /* Whether row may stand at position i: it was found with that score, or ties with the last found,
  * behind which are more. */
-static bool ties(const struct prober *prober, uint32_t row, size_t i)
+static bool ties(const struct found_list *found, uint32_t row, size_t i)
 {
-    double score = (double)prober->scores[i];
-    for (size_t j = 0; j < prober->n_found; j++) {
-        if (prober->rows[j] == (int64_t)row) {
-            return agrees((double)prober->scores[j], score, PROBE_SCORE_TOLERANCE);
+    double score = (double)found->scores[i];
+    for (size_t j = 0; j < found->n; j++) {
+        if (found->rows[j] == (int64_t)row) {
+            return agrees((double)found->scores[j], score, PROBE_SCORE_TOLERANCE);
         }
     }
-    return prober->n_found == PROBE_SEARCH_K &&
-           agrees((double)prober->scores[prober->n_found - 1], score, PROBE_SCORE_TOLERANCE);
+    return found->n == PROBE_SEARCH_K &&
+           agrees((double)found->scores[found->n - 1], score, PROBE_SCORE_TOLERANCE);
 }
 
-static enum status compare_item(const struct prober *prober, const struct json_value *value,
-                                size_t i, struct error *err)
+static enum status compare_item(const struct prober *prober, const struct found_list *found,
+                                const struct json_value *value, size_t i, struct error *err)
 {
     const struct json_value *id = json_first(value);
     const struct json_value *score = id != NULL ? json_next(id) : NULL;
     if (json_kind(value) != JSON_ARRAY || score == NULL || json_next(score) != NULL ||
         json_kind(id) != JSON_STRING || json_kind(score) != JSON_NUMBER) {
-        return error_set(err, STATUS_FORMAT, "entry %zu of \"top\" is not [item, score]", i + 1);
+        return error_set(err, STATUS_FORMAT, "entry %zu of \"%s\" is not [item, score]", i + 1,
+                         found->name);
     }
     const char *expected = json_text(id);
-    if (i >= n_top(prober)) {
-        return error_set(err, STATUS_MISMATCH, "%zu top items, the build found more",
-                         n_top(prober));
+    if (i >= n_shown(found)) {
+        return error_set(err, STATUS_MISMATCH, "%zu %s items, the build found more", n_shown(found),
+                         found->name);
     }
-    if (!agrees((double)prober->scores[i], json_number(score), PROBE_SCORE_TOLERANCE)) {
+    if (!agrees((double)found->scores[i], json_number(score), PROBE_SCORE_TOLERANCE)) {
         return error_set(err, STATUS_MISMATCH,
-                         "score %zu of the top items is %.7g, the build computed %.7g", i + 1,
-                         (double)prober->scores[i], json_number(score));
+                         "score %zu of the %s items is %.7g, the build computed %.7g", i + 1,
+                         found->name, (double)found->scores[i], json_number(score));
     }
     uint32_t row = catalog_row(prober->engine->catalog, expected, strlen(expected));
     if (row == IDMAP_NONE) {
-        return error_set(err, STATUS_MISMATCH, "top item %.64s is not in the catalogue", expected);
-    }
-    if (prober->rows[i] != (int64_t)row && !ties(prober, row, i)) {
-        return error_set(err, STATUS_MISMATCH, "top item %zu is %.64s, the build found %.64s",
-                         i + 1, row_name(&prober->names, (uint32_t)prober->rows[i], NULL),
+        return error_set(err, STATUS_MISMATCH, "%s item %.64s is not in the catalogue", found->name,
                          expected);
+    }
+    if (found->rows[i] != (int64_t)row && !ties(found, row, i)) {
+        return error_set(err, STATUS_MISMATCH, "%s item %zu is %.64s, the build found %.64s",
+                         found->name, i + 1,
+                         row_name(&prober->names, (uint32_t)found->rows[i], NULL), expected);
     }
     return STATUS_OK;
 }
 
-static enum status compare_top(const struct prober *prober, const struct json_value *top,
-                               struct error *err)
+static enum status compare_found(const struct prober *prober, const struct found_list *found,
+                                 const struct json_value *expected, struct error *err)
 {
     size_t n = 0;
-    if (top == NULL || json_kind(top) != JSON_ARRAY) {
-        return error_set(err, STATUS_FORMAT, "\"top\" is no array");
+    if (expected == NULL || json_kind(expected) != JSON_ARRAY) {
+        return error_set(err, STATUS_FORMAT, "\"%s\" is no array", found->name);
     }
-    for (const struct json_value *v = json_first(top); v != NULL; v = json_next(v)) {
-        enum status status = compare_item(prober, v, n, err);
+    for (const struct json_value *v = json_first(expected); v != NULL; v = json_next(v)) {
+        enum status status = compare_item(prober, found, v, n, err);
         if (status != STATUS_OK) {
             return status;
         }
         n++;
     }
-    if (n != n_top(prober)) {
-        return error_set(err, STATUS_MISMATCH, "%zu top items, the build found %zu", n_top(prober),
-                         n);
+    if (n != n_shown(found)) {
+        return error_set(err, STATUS_MISMATCH, "%zu %s items, the build found %zu", n_shown(found),
+                         found->name, n);
     }
     return STATUS_OK;
+}
+
+/* Both or neither: neighbours that the probes do not know are another release's. */
+static enum status compare_neighbors(const struct prober *prober, const struct json_value *root,
+                                     struct error *err)
+{
+    const struct json_value *expected = json_member(root, prober->by_neighbors.name);
+    if (prober->neighbors != NULL) {
+        return compare_found(prober, &prober->by_neighbors, expected, err);
+    }
+    return expected == NULL ? STATUS_OK
+                            : error_set(err, STATUS_MISMATCH,
+                                        "the build had session neighbours, the release has none");
 }
 
 static enum status replay_line(struct prober *prober, const char *line, size_t len,
@@ -258,7 +312,10 @@ static enum status replay_line(struct prober *prober, const char *line, size_t l
         status = compare_vector(prober, json_member(root, "vector"), err);
     }
     if (status == STATUS_OK) {
-        status = compare_top(prober, json_member(root, "top"), err);
+        status = compare_found(prober, &prober->top, json_member(root, "top"), err);
+    }
+    if (status == STATUS_OK) {
+        status = compare_neighbors(prober, root, err);
     }
     json_doc_close(doc);
     return status;

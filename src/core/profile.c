@@ -1,8 +1,8 @@
 /* Ranking profiles: small JSON files that a shop's team edits by hand. Strict, because a misspelt
  * weight that is silently ignored is a ranking that nobody asked for.
  *
- *   {"weights": {"similarity": 1.0, "popularity": 0.02}, "freshness_half_life_days": 30,
- *    "diversity": 0.0, "candidates": 200} */
+ *   {"weights": {"similarity": 1.0, "neighbors": 1.0}, "freshness_half_life_days": 30,
+ *    "diversity": 0.0, "candidates": 200, "neighbor_candidates": 200} */
 #include "core/profile.h"
 
 #include <cjson/cJSON.h>
@@ -21,7 +21,7 @@
 
 enum { PROFILE_DEPTH_MAX = 16 };
 enum { CANDIDATES_DEFAULT = 200, CANDIDATES_MIN = 1, CANDIDATES_LIMIT = 2000 };
-enum { NEIGHBOR_CANDIDATES_DEFAULT = 200, NEIGHBOR_CANDIDATES_LIMIT = 1000 };
+enum { NEIGHBOR_CANDIDATES_DEFAULT = 200, NEIGHBOR_CANDIDATES_LIMIT = 2000 };
 static const double WEIGHT_LIMIT = 1e6;
 static const double HALF_LIFE_DAYS_MAX = 36500.0;
 
@@ -40,7 +40,6 @@ void profile_default(struct profile *profile)
     memcpy(profile->name, name, sizeof(name));
     memcpy(profile->hash, "builtin", sizeof("builtin"));
     profile->weights[FEATURE_SIMILARITY] = 1.0;
-    profile->weights[FEATURE_POPULARITY] = 0.02;
     profile->weights[FEATURE_NEIGHBORS] = 1.0;
     profile->neighbor_candidates = NEIGHBOR_CANDIDATES_DEFAULT;
     profile->freshness_half_life_days = 30.0;
@@ -82,7 +81,6 @@ static enum status read_weights(const cJSON *json, struct profile *profile, stru
     }
     bool given[N_FEATURES] = {false};
     memset(profile->weights, 0, sizeof(profile->weights));
-    profile->weights[FEATURE_NEIGHBORS] = 1.0; /* part of the model unless said otherwise */
     const cJSON *member;
     cJSON_ArrayForEach (member, json) {
         char path[ERROR_FIELD_BYTES];
@@ -103,6 +101,9 @@ static enum status read_weights(const cJSON *json, struct profile *profile, stru
         if (status != STATUS_OK) {
             return status;
         }
+    }
+    if (!given[FEATURE_NEIGHBORS]) {
+        profile->weights[FEATURE_NEIGHBORS] = profile->weights[FEATURE_SIMILARITY];
     }
     return STATUS_OK;
 }

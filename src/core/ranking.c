@@ -17,8 +17,8 @@
  *    is in -1 … 0) standing in for their similarity;
  *  - neither: popularity stands in for similarity;
  *  - neighbours are the release's model (blend.is_primary): neighbors is their own score, so that
- *    with the default profile an item has exactly the score that the published method gives it. What
- *    they do not score only fills up behind: similarity is brought to -1 … 0 by the logistic
+ *    with the default profile an item has exactly the score that the published method gives it.
+ * What they do not score only fills up behind: similarity is brought to -1 … 0 by the logistic
  *    function - 1, which keeps its order.
  *
  * Legend: K candidates, D dimension. */
@@ -55,7 +55,8 @@ static struct model_features model_features_of(const struct recommender *recomme
     return (struct model_features){
         .has_vector = job->has_vector,
         .has_neighbors = recommender->n_neighbors > 0,
-        .by_neighbors = recommender->n_neighbors > 0 && recommender->blend.is_primary &&
+        .by_neighbors = recommender->neighbors != NULL && recommender->blend.is_primary &&
+                        job->profile->neighbor_candidates > 0 &&
                         job->profile->weights[FEATURE_NEIGHBORS] != 0.0,
     };
 }
@@ -102,8 +103,7 @@ static void score_candidates(struct recommender *recommender, const struct recom
         uint32_t row = candidate->row;
         double popular = (double)popularity[row];
         double parts[N_FEATURES];
-        parts[FEATURE_SIMILARITY] =
-            weights[FEATURE_SIMILARITY] * similarity_of(&model, candidate);
+        parts[FEATURE_SIMILARITY] = weights[FEATURE_SIMILARITY] * similarity_of(&model, candidate);
         parts[FEATURE_POPULARITY] =
             weights[FEATURE_POPULARITY] * popular +
             weights[FEATURE_SIMILARITY] * stand_in_of(&model, candidate, popular);
@@ -202,9 +202,9 @@ static void scale_to_unit(float *vector, size_t dim)
 }
 
 /* candidates, in order of score, → the picked ones in candidates[0 .. limit). The vectors of the
- * pool lie in candidate_vectors[pool × D], of unit length; similarities[i] is candidate i's largest similarity to a
- * picked one; candidate_rows holds the candidates that are left, in order of score, so that ties go
- * to the better one. */
+ * pool lie in candidate_vectors[pool × D], of unit length; similarities[i] is candidate i's largest
+ * similarity to a picked one; candidate_rows holds the candidates that are left, in order of score,
+ * so that ties go to the better one. */
 static void pick_diverse(struct recommender *recommender, double diversity, size_t limit)
 {
     size_t pool = limit * DIVERSE_POOL_SHARE;

@@ -44,9 +44,9 @@ struct recommender {
     struct user_model_workspace *workspace;
     struct neighbors_workspace *neighbors; /* NULL: the release has none */
     struct neighbors_blend blend;
-    uint32_t *neighbor_rows; /* [NEIGHBORS_HITS_MAX] what they know for the job, best first */
-    float *neighbor_scores;  /* [NEIGHBORS_HITS_MAX] as the feature */
-    size_t n_neighbors;      /* 0: nothing, or not asked */
+    uint32_t *neighbor_rows;  /* [NEIGHBORS_HITS_MAX] what they know for the job, best first */
+    float *neighbor_scores;   /* [NEIGHBORS_HITS_MAX] as the feature */
+    size_t n_neighbors;       /* 0: nothing, or not asked */
     uint16_t *neighbor_slots; /* [NEIGHBOR_SLOTS] row → 1 + its place in neighbor_rows, hashed */
     const double *stock;      /* columns, NULL when the catalogue has none */
     const double *created_at;

@@ -440,7 +440,8 @@ static training_step *const STEPS[] = {
 enum status train_model(const struct train_config *config, struct train_result *result,
                         struct error *err)
 {
-    *result = (struct train_result){.ndcg10 = NAN, .hr10 = NAN, .hr20 = NAN, .mrr20 = NAN};
+    *result = (struct train_result){
+        .ndcg10 = (double)NAN, .hr10 = (double)NAN, .hr20 = (double)NAN, .mrr20 = (double)NAN};
     struct training training = {
         .config = config, .result = result, .start_us = clock_monotonic_us()};
     enum status status = STATUS_OK;

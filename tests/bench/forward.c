@@ -26,6 +26,7 @@
 
 enum {
     DIM = 64,
+    WIDE = 3 * DIM, /* of a row of queries, keys and values */
     EVENTS = 50,
     N_ITEMS = 100000,
     BATCH_MAX = 16,
@@ -160,15 +161,15 @@ static void bare_attention(const struct bench *bench, size_t n_users)
 {
     const struct bare *bare = &bench->bare;
     for (size_t u = 0; u < n_users; u++) {
-        const float *query = bare->wide + u * EVENTS * 3 * DIM;
-        float *context = bare->context + u * EVENTS * DIM;
+        const float *query = bare->wide + u * EVENTS * WIDE;
+        float *context = bare->context + u * EVENTS * (size_t)DIM;
         for (size_t first = 0; first < EVENTS; first += QUERY_ROWS) {
             const size_t n = EVENTS - first < QUERY_ROWS ? EVENTS - first : QUERY_ROWS;
             const size_t width = first + n;
-            multiply(&(struct product){query + first * 3 * DIM, bare->keys, bare->scores, n, width,
-                                       DIM, 3 * DIM, SCORES_LD, SCORES_LD});
-            multiply(&(struct product){bare->scores, query + 2 * DIM, context + first * DIM, n, DIM,
-                                       width, SCORES_LD, 3 * DIM, DIM});
+            multiply(&(struct product){query + first * WIDE, bare->keys, bare->scores, n, width,
+                                       DIM, WIDE, SCORES_LD, SCORES_LD});
+            multiply(&(struct product){bare->scores, query + (size_t)2 * DIM, context + first * DIM,
+                                       n, DIM, width, SCORES_LD, WIDE, DIM});
         }
     }
 }
@@ -180,7 +181,7 @@ static void bare_group(const struct bench *bench, size_t n_users)
     const size_t ffn = bench->settings.ffn_dim;
     const size_t rows[] = {n_tokens, n_users}; /* of block 1 and 2 */
     const float *weights = bare->weights;
-    weights = multiply_weights(bare->x, weights, bare->wide, n_tokens, 3 * DIM, DIM);
+    weights = multiply_weights(bare->x, weights, bare->wide, n_tokens, WIDE, DIM);
     bare_attention(bench, n_users);
     for (size_t block = 0; block < 2; block++) {
         for (size_t i = 0; block == 1 && i < 3; i++) {

@@ -42,10 +42,12 @@ class Offline(harness.TestCase):
 
     def check(self, result, cutoffs=(5, 10, 20)):
         self.assertEqual(set(result["metrics"]),
-                         {f"{name}@{k}" for name in ("hr", "ndcg", "mrr") for k in cutoffs})
+                         {f"{name}@{k}" for name in ("hr", "recall", "ndcg", "mrr")
+                          for k in cutoffs})
         self.assertGreater(result["n"], 0)
-        for metrics in (result["metrics"], result["popularity"]["metrics"]):
+        for metrics in (result["metrics"], result["rows"]["popularity"]["metrics"]):
             for k in cutoffs:
+                self.assertEqual(metrics[f"recall@{k}"], metrics[f"hr@{k}"])
                 hr, ndcg, mrr = (metrics[f"{name}@{k}"] for name in ("hr", "ndcg", "mrr"))
                 self.assertTrue(0 <= mrr <= ndcg <= hr <= 1, (k, mrr, ndcg, hr))
             for name in ("hr", "ndcg", "mrr"):
@@ -61,8 +63,8 @@ class Offline(harness.TestCase):
                 self.check(result)
                 self.assertEqual(result["protocol"], protocol)
                 self.assertGreater(result["metrics"]["hr@20"],
-                                   2 * result["popularity"]["metrics"]["hr@20"])
-                self.assertGreater(result["coverage@20"], result["popularity"]["coverage@20"])
+                                   2 * result["rows"]["popularity"]["metrics"]["hr@20"])
+                self.assertGreater(result["coverage@20"], result["rows"]["popularity"]["coverage@20"])
 
     def test_on_events_that_it_was_not_trained_on(self):
         """Trained on all but each user's last event, asked for it: still far above popularity."""
@@ -86,7 +88,7 @@ class Offline(harness.TestCase):
         result = self.by_events("leave-last-out")
         self.check(result)
         self.assertGreater(result["metrics"]["hr@20"],
-                           1.5 * result["popularity"]["metrics"]["hr@20"])
+                           1.5 * result["rows"]["popularity"]["metrics"]["hr@20"])
 
     def test_leave_last_out_counts_a_case_a_user(self):
         users = self.users()
@@ -120,7 +122,7 @@ class Offline(harness.TestCase):
         self.assertEqual([row["next_item"] for row in rows],
                          [line.split("\t")[1] for line in lines])
         for key, metrics in (("rank", result["metrics"]),
-                             ("popularity_rank", result["popularity"]["metrics"])):
+                             ("popularity_rank", result["rows"]["popularity"]["metrics"])):
             ranks = [int(row[key]) for row in rows]
             for k in (5, 10, 20):
                 hits = [rank for rank in ranks if rank <= k]
@@ -142,8 +144,75 @@ class Offline(harness.TestCase):
         one = self.by_events("every-position", "--threads", 1)
         four = self.by_events("every-position", "--threads", 4)
         for result in (one, four):
-            result.pop("seconds", None)
+            result.pop("seconds")
+            self.assertGreater(result.pop("user_us")["p50"], 0)
         self.assertEqual(one, four)
+
+    def test_both_variants_in_one_run_are_those_of_two(self):
+        both = self.by_events("leave-last-out", "--both", "--per-user", self.path("ranks.tsv"))
+        one = self.by_events("leave-last-out")
+        other = self.by_events("leave-last-out", "--exclude-history")
+        for key in ("metrics", "rows", "coverage@20", "seen_items"):
+            self.assertEqual(both[key], one[key])
+            self.assertEqual(both["without_seen"][key], other[key])
+        self.assertEqual((one["ranking"], one["seen_items"], other["seen_items"]),
+                         ("full catalogue", "ranked", "excluded"))
+        with open(self.path("ranks.tsv"), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        hits = sum(int(row["rank_without_seen"]) <= 10 for row in rows)
+        self.assertAlmostEqual(other["metrics"]["hr@10"], hits / len(rows), places=9)
+
+    def test_sampled_negatives_are_easier_and_labelled(self):
+        whole = self.by_events("leave-last-out")
+        sampled = self.by_events("leave-last-out", "--negatives", 20, "--seed", 3)
+        self.assertEqual(sampled["ranking"], "20 sampled negatives")
+        self.assertGreater(sampled["metrics"]["hr@5"], whole["metrics"]["hr@5"])
+        self.assertIsNone(sampled["coverage@5"])
+        again = self.by_events("leave-last-out", "--negatives", 20, "--seed", 3)
+        self.assertEqual(sampled["metrics"], again["metrics"])
+        text = aisle_done("evaluate", "offline", "--release", self.release, "--events",
+                          self.shop.events_path, "--protocol", "leave-last-out", "--negatives", 20)
+        self.assertIn("20 sampled negatives", text.out)
+
+    def test_a_time_split_has_a_case_for_each_later_event(self):
+        with open(self.shop.events_path, newline="", encoding="utf-8") as file:
+            times = sorted(int(row["timestamp"]) for row in csv.DictReader(file))
+        since = times[len(times) * 4 // 5]
+        result = self.by_events("time-split", "--since", since, "--popularity-events",
+                                self.shop.events_path, "--popularity-days", 3)
+        self.check(result)
+        self.assertEqual(result["n"], sum(time > since for time in times))
+        self.assertGreater(result["rows"]["popularity_recent"]["metrics"]["hr@20"], 0)
+        for args in (("--since", times[-1]), ("--since", "yesterday"), ()):
+            failed = run_aisle("evaluate", "offline", "--release", self.release, "--events",
+                               self.shop.events_path, "--protocol", "time-split", *args)
+            with self.subTest(args):
+                self.assertEqual(failed.code, 1 if times[-1] in args else 2, failed)
+
+    def test_releases_are_compared_case_by_case(self):
+        """With itself: no difference. With one of half the items: what it lacks, it misses."""
+        with open(self.shop.items_path, newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        with open(self.path("half.csv"), "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, rows[0].keys())
+            writer.writeheader()
+            writer.writerows(rows[::2])
+        aisle_done("build", "--items", self.path("half.csv"), "--events", self.shop.events_path,
+                   "--model-dir", self.shop.model, "--releases", self.path("releases"), "--force")
+        half = os.path.realpath(self.path("releases/channels/stable"))
+        result = self.by_events("leave-last-out", "--release", self.release, "--release", half)
+        same, worse = result["comparisons"]
+        self.assertEqual([release["n_items"] for release in result["releases"]],
+                         [len(rows), len(rows), len(rows[::2])])
+        self.assertEqual(result["metrics"], result["releases"][1]["metrics"])
+        self.assertEqual(same["metrics"]["hr@20"], {"difference": 0, "ci": [0, 0]})
+        self.assertEqual(result["n_unknown"], 0)
+        self.assertGreater(result["releases"][2]["n_unknown"], 0)
+        difference = worse["metrics"]["mrr@20"]
+        self.assertTrue(difference["ci"][0] < difference["difference"] < difference["ci"][1])
+        self.assertAlmostEqual(difference["difference"],
+                               result["releases"][2]["metrics"]["mrr@20"] -
+                               result["metrics"]["mrr@20"], places=9)
 
     def test_unknown_items_count_as_missed(self):
         known = sorted(self.shop.items())
@@ -163,7 +232,12 @@ class Offline(harness.TestCase):
             self.assert_failed(run_aisle(*base, *args))
         for args in ((), ("--events", self.shop.events_path, "--protocol", "nonsense"),
                      ("--events", self.shop.events_path, "--pairs", "x", "--protocol",
-                      "leave-last-out")):
+                      "leave-last-out"),
+                     ("--events", self.shop.events_path, "--protocol", "leave-last-out",
+                      "--since", "2020-01-01"),
+                     ("--pairs", "x", "--both", "--exclude-history"),
+                     ("--pairs", "x", "--negatives", "-1"), ("--pairs", "x", "--seed", "x"),
+                     ("--pairs", "x", "--popularity-days", "0")):
             result = run_aisle(*base, *args)
             with self.subTest(args):
                 self.assertEqual(result.code, 2, result)

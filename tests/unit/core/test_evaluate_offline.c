@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/file.h"
+#include "base/hash.h"
 
 static struct core_fixture shop;
 
@@ -33,14 +34,44 @@ static const char *write_file(const char *name, const char *text, char path[PATH
     return path;
 }
 
-static struct evaluate_result evaluate(const struct evaluate_config *config)
+/* Evaluates by an engine; ranks go to ranks_path unless it is NULL. */
+static struct evaluate_result evaluate_engine(const struct evaluate_config *config,
+                                              const struct engine *engine, const char *ranks_path)
 {
-    struct evaluate_result result;
+    struct evaluate_result result = {.n = 0};
+    struct evaluation *evaluation;
     struct error err = {.message = ""};
-    if (evaluate_offline(shop.engine, config, &result, &err) != STATUS_OK) {
+    enum status status = evaluation_open(config, &evaluation, &err);
+    if (status == STATUS_OK) {
+        status = evaluation_add(evaluation, engine, &result, &err);
+    }
+    if (status == STATUS_OK && ranks_path != NULL) {
+        status = evaluation_write_ranks(evaluation, ranks_path, &err);
+    }
+    evaluation_close(evaluation);
+    if (status != STATUS_OK) {
         fail_msg("%s", err.message);
     }
     return result;
+}
+
+static struct evaluate_result evaluate(const struct evaluate_config *config)
+{
+    return evaluate_engine(config, shop.engine, NULL);
+}
+
+static enum status evaluate_status(const struct evaluate_config *config,
+                                   struct evaluate_result *result, struct error *err)
+{
+    struct evaluation *evaluation;
+    enum status status = evaluation_open(config, &evaluation, err);
+    if (status == STATUS_OK) {
+        status = evaluation_add(evaluation, shop.engine, result, err);
+        evaluation_close(evaluation);
+    } else {
+        assert_null(evaluation);
+    }
+    return status;
 }
 
 /* ---- the definition, case by case, over pairs ---- */
@@ -162,16 +193,17 @@ static void evaluate_offline_pairs_equal_the_definition(void **state)
     evaluate_config_default(&config);
     config.protocol = PROTOCOL_PAIRS;
     config.pairs_path = write_file("pairs.tsv", buf_text(&text), path);
+    config.seen[EVALUATE_SEEN_EXCLUDED] = true;
+    struct evaluate_result result = evaluate(&config);
+    assert_int_equal(result.n, PAIRS);
+    assert_int_equal(result.n_unknown, 0);
+    assert_in_range(result.n_empty, 5, 60);
+    assert_int_equal(result.served, EVALUATE_VECTOR);
     for (int exclude = 0; exclude < 2; exclude++) {
-        config.exclude_history = exclude == 1;
-        struct evaluate_result result = evaluate(&config);
-        assert_int_equal(result.n, PAIRS);
-        assert_int_equal(result.n_unknown, 0);
-        assert_in_range(result.n_empty, 5, 60);
         for (size_t k = 0; k < 3; k++) {
             for (int baseline = 0; baseline < 2; baseline++) {
                 const struct evaluate_metrics *metrics =
-                    baseline ? &result.popularity : &result.model;
+                    &result.metrics[exclude][baseline ? EVALUATE_POPULARITY : EVALUATE_VECTOR];
                 double expected[4];
                 naive_metrics(pairs, baseline == 1, exclude == 1, config.cutoffs[k], expected);
                 expect_near(metrics->hr[k], expected[0]);
@@ -180,7 +212,8 @@ static void evaluate_offline_pairs_equal_the_definition(void **state)
                 expect_near(metrics->coverage[k], expected[3]);
             }
         }
-        assert_true(result.model.hr[2] > 0.0 && result.popularity.hr[2] > 0.0);
+        assert_true(result.metrics[exclude][EVALUATE_VECTOR].hr[2] > 0.0);
+        assert_true(result.metrics[exclude][EVALUATE_POPULARITY].hr[2] > 0.0);
     }
     buf_free(&text);
 }
@@ -198,13 +231,12 @@ static const char EVENTS[] = "user_id,item_id,timestamp,type,session_id\n"
                              "u4,I8,1700000400,view,s5\n"
                              "u4,lost,1700000500,view,s5\n";
 
-static void expect_per_user(const struct evaluate_config *config, const char *const *expected,
-                            size_t n)
+static void expect_per_user(const char *path, const char *const *expected, size_t n)
 {
     struct line_reader *reader;
     const char *line;
     size_t len;
-    assert_int_equal(line_reader_open(config->per_user_path, 1 << 16, &reader, NULL), STATUS_OK);
+    assert_int_equal(line_reader_open(path, 1 << 16, &reader, NULL), STATUS_OK);
     assert_int_equal(line_reader_next(reader, &line, &len, NULL), STATUS_OK);
     assert_string_equal(line, "user\tn_prefix\tnext_item\trank\tpopularity_rank");
     for (size_t i = 0; i < n; i++) {
@@ -226,12 +258,12 @@ static void evaluate_offline_leave_last_out_takes_each_users_last_event(void **s
     (void)state;
     evaluate_config_default(&config);
     config.events_path = write_file("events.csv", EVENTS, path);
-    config.per_user_path = write_file("users.tsv", "", out);
-    struct evaluate_result result = evaluate(&config);
+    struct evaluate_result result =
+        evaluate_engine(&config, shop.engine, write_file("users.tsv", "", out));
     assert_int_equal(result.n, 3);
     assert_int_equal(result.n_unknown, 1);
     assert_int_equal(result.n_empty, 1); /* u3: nothing known before I7 */
-    expect_per_user(&config, expected, 3);
+    expect_per_user(out, expected, 3);
 }
 
 static void evaluate_offline_every_position_takes_each_session(void **state)
@@ -245,11 +277,11 @@ static void evaluate_offline_every_position_takes_each_session(void **state)
     evaluate_config_default(&config);
     config.protocol = PROTOCOL_EVERY_POSITION;
     config.events_path = write_file("events.csv", EVENTS, path);
-    config.per_user_path = write_file("users.tsv", "", out);
-    struct evaluate_result result = evaluate(&config);
+    struct evaluate_result result =
+        evaluate_engine(&config, shop.engine, write_file("users.tsv", "", out));
     assert_int_equal(result.n, 4);
     assert_int_equal(result.n_unknown, 2);
-    expect_per_user(&config, expected, 4);
+    expect_per_user(out, expected, 4);
 }
 
 /* Ages count from the case, not from today or from the file's end. */
@@ -274,7 +306,7 @@ static void evaluate_offline_distant_times_give_the_same_numbers(void **state)
         buf_free(&text);
     }
     assert_int_equal(results[0].n, 100);
-    assert_memory_equal(&results[0].model, &results[1].model, sizeof(results[0].model));
+    assert_memory_equal(&results[0].metrics, &results[1].metrics, sizeof(results[0].metrics));
 }
 
 static void evaluate_offline_threads_do_not_change_a_bit(void **state)
@@ -290,19 +322,205 @@ static void evaluate_offline_threads_do_not_change_a_bit(void **state)
     }
     evaluate_config_default(&config);
     config.protocol = PROTOCOL_PAIRS;
-    config.exclude_history = true;
+    config.seen[EVALUATE_SEEN_EXCLUDED] = true;
     config.pairs_path = write_file("many.tsv", buf_text(&text), path);
-    for (size_t n_threads = 1; n_threads <= 5; n_threads += 2) {
+    for (size_t n_threads = 1; n_threads <= 5; n_threads++) {
         config.n_threads = n_threads;
         struct evaluate_result result = evaluate(&config);
         if (n_threads == 1) {
             first = result;
         }
         assert_int_equal(result.n, 1500);
-        assert_memory_equal(&result.model, &first.model, sizeof(first.model));
-        assert_memory_equal(&result.popularity, &first.popularity, sizeof(first.popularity));
+        assert_memory_equal(&result.metrics, &first.metrics, sizeof(first.metrics));
     }
     buf_free(&text);
+}
+
+/* ---- ties ---- */
+
+static void evaluate_offline_equal_items_count_before_the_next_one(void **state)
+{
+    char path[PATH_BYTES_MAX];
+    struct evaluate_config config;
+    struct engine engine = *shop.engine;
+    (void)state;
+    float *same = mem_alloc_array(shop.n * shop.dim, sizeof(*same));
+    assert_non_null(same);
+    for (size_t i = 0; i < shop.n * shop.dim; i++) {
+        same[i] = shop.vectors[i % shop.dim];
+    }
+    engine.vectors.data = same;
+    evaluate_config_default(&config);
+    config.protocol = PROTOCOL_PAIRS;
+    config.seen[EVALUATE_SEEN_EXCLUDED] = true;
+    config.pairs_path = write_file("ties.tsv", "I1 I2 I1\tI3\nI0\tI210\nI9 I8\tI8\n", path);
+    config.n_cutoffs = 1;
+    static const size_t ranks[2][3] = {{211, 211, 211}, {209, 210, 210}};
+    for (int seen = 0; seen < N_EVALUATE_SEEN; seen++) {
+        for (size_t k = 205; k <= 212; k++) {
+            double expected = 0.0;
+            config.cutoffs[0] = k;
+            struct evaluate_result result = evaluate_engine(&config, &engine, NULL);
+            for (size_t i = 0; i < 3; i++) {
+                expected += ranks[seen][i] <= k ? 1.0 / 3.0 : 0.0;
+            }
+            expect_near(result.metrics[seen][EVALUATE_VECTOR].hr[0], expected);
+        }
+    }
+    mem_free(same);
+}
+
+/* ---- sampled negatives ---- */
+
+static bool user_has(const struct pair *pair, uint32_t row)
+{
+    return row == pair->next || in_prefix(pair, row);
+}
+
+/* Rank among n draws of the documented generator: one a case, seeded by its number. */
+static size_t sampled_rank(const struct pair *pair, uint64_t number, const double *scores, size_t n)
+{
+    struct rng rng;
+    size_t rank = 1;
+    rng_init(&rng, hash_bytes(&number, sizeof(number), 7));
+    for (size_t i = 0; i < n;) {
+        uint32_t row = (uint32_t)rng_below(&rng, shop.n);
+        if (!user_has(pair, row)) {
+            rank += scores[row] >= scores[pair->next];
+            i++;
+        }
+    }
+    return rank;
+}
+
+static void evaluate_offline_negatives_equal_the_definition(void **state)
+{
+    static struct pair pairs[PAIRS];
+    char path[PATH_BYTES_MAX];
+    struct buf text;
+    struct evaluate_config config;
+    double hr[2] = {0.0};
+    double ndcg[2] = {0.0};
+    (void)state;
+    buf_init(&text, 1 << 20);
+    make_pairs(pairs, &text);
+    evaluate_config_default(&config);
+    config.protocol = PROTOCOL_PAIRS;
+    config.n_negatives = 100;
+    config.seed = 7;
+    config.pairs_path = write_file("pairs.tsv", buf_text(&text), path);
+    struct evaluate_result result = evaluate(&config);
+    for (size_t p = 0; p < PAIRS; p++) {
+        double scores[256];
+        for (int baseline = 0; baseline < 2; baseline++) {
+            naive_scores(&pairs[p], scores);
+            for (size_t row = 0; baseline == 1 && row < shop.n; row++) {
+                scores[row] = shop.items[row].popularity;
+            }
+            double rank = (double)sampled_rank(&pairs[p], p, scores, 100);
+            hr[baseline] += rank <= 10.0 ? 1.0 / PAIRS : 0.0;
+            ndcg[baseline] += rank <= 10.0 ? 1.0 / log2(1.0 + rank) / PAIRS : 0.0;
+        }
+    }
+    for (int baseline = 0; baseline < 2; baseline++) {
+        const struct evaluate_metrics *metrics =
+            &result.metrics[0][baseline ? EVALUATE_POPULARITY : EVALUATE_VECTOR];
+        expect_near(metrics->hr[1], hr[baseline]);
+        expect_near(metrics->ndcg[1], ndcg[baseline]);
+        assert_true(isnan(metrics->coverage[1]));
+    }
+    config.n_threads = 3;
+    struct evaluate_result again = evaluate(&config);
+    assert_memory_equal(&again.metrics, &result.metrics, sizeof(result.metrics));
+    config.seed = 8;
+    again = evaluate(&config);
+    assert_true(again.metrics[0][EVALUATE_VECTOR].mrr[2] !=
+                result.metrics[0][EVALUATE_VECTOR].mrr[2]);
+    buf_free(&text);
+}
+
+/* A user's later events are no negatives either, and one who has seen all leaves none. */
+static void evaluate_offline_negatives_leave_out_all_events_of_the_user(void **state)
+{
+    char path[PATH_BYTES_MAX];
+    struct buf text;
+    struct evaluate_config config;
+    struct evaluate_result result = {.n = 99};
+    struct error err = {.message = ""};
+    (void)state;
+    for (int left = 1; left >= 0; left--) {
+        buf_init(&text, 1 << 20);
+        buf_append_text(&text, "user_id,item_id,timestamp\n");
+        for (size_t i = 0; i < shop.n - (size_t)left; i++) {
+            buf_printf(&text, "u,I%zu,%zu\n", i, 1700000000 + i);
+        }
+        evaluate_config_default(&config);
+        config.protocol = PROTOCOL_TIME_SPLIT;
+        config.since_ms = INT64_C(1700000000000) + 1000 * ((int64_t)shop.n - left - 2);
+        config.n_negatives = 5;
+        config.events_path = write_file("all.csv", buf_text(&text), path);
+        buf_free(&text);
+        if (left == 1) {
+            /* Only the least popular item is left, five times. */
+            result = evaluate(&config);
+            assert_int_equal(result.n, 1);
+            double rank = 1.0 / result.metrics[0][EVALUATE_POPULARITY].mrr[1];
+            assert_true(fabs(rank - 1.0) < 1e-9 || fabs(rank - 6.0) < 1e-9);
+        }
+    }
+    result.n = 99;
+    assert_int_equal(evaluate_status(&config, &result, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.message, "user u has events of every item"));
+    assert_int_equal(result.n, 99);
+}
+
+/* ---- time split ---- */
+
+static void evaluate_offline_time_split_takes_events_after_the_moment(void **state)
+{
+    static const char *const expected[] = {"u1\t2\tgone\t", "u1\t3\tI4\t", "u4\t0\tI8\t",
+                                           "u4\t1\tlost\t"};
+    char path[PATH_BYTES_MAX];
+    char out[PATH_BYTES_MAX];
+    struct evaluate_config config;
+    struct error err = {.message = ""};
+    (void)state;
+    evaluate_config_default(&config);
+    config.protocol = PROTOCOL_TIME_SPLIT;
+    config.events_path = write_file("events.csv", EVENTS, path);
+    config.since_ms = INT64_C(1700000100000); /* of u1's I2, which is not after it */
+    struct evaluate_result result =
+        evaluate_engine(&config, shop.engine, write_file("users.tsv", "", out));
+    assert_int_equal(result.n, 4);
+    assert_int_equal(result.n_unknown, 2);
+    assert_int_equal(result.n_empty, 1); /* u4's first */
+    expect_per_user(out, expected, 4);
+    config.since_ms--;
+    assert_int_equal(evaluate(&config).n, 5);
+    config.since_ms = INT64_C(1700000499999);
+    assert_int_equal(evaluate(&config).n, 1);
+    config.since_ms++;
+    assert_int_equal(evaluate_status(&config, &result, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.message, "no event after 2023-11-14T22:21:40.000Z"));
+}
+
+static void evaluate_offline_events_of_one_moment_keep_the_files_order(void **state)
+{
+    static const char *const expected[] = {"u\t3\tI4\t", "v\t1\tI2\t"};
+    char path[PATH_BYTES_MAX];
+    char out[PATH_BYTES_MAX];
+    struct evaluate_config config;
+    (void)state;
+    evaluate_config_default(&config);
+    config.events_path = write_file("same.csv",
+                                    "user_id,item_id,timestamp\nu,I3,1700000000\nv,I9,1700000000\n"
+                                    "u,I1,1700000000\nv,I2,1700000000\nu,I2,1700000000\n"
+                                    "u,I4,1700000000\n",
+                                    path);
+    struct evaluate_result result =
+        evaluate_engine(&config, shop.engine, write_file("users.tsv", "", out));
+    assert_int_equal(result.n, 2);
+    expect_per_user(out, expected, 2);
 }
 
 /* ---- mistakes ---- */
@@ -328,19 +546,31 @@ static void evaluate_offline_mistakes_are_named_and_change_nothing(void **state)
     for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
         struct error err = {.message = ""};
         config.pairs_path = write_file("bad.tsv", cases[c].text, path);
-        assert_int_equal(evaluate_offline(shop.engine, &config, &result, &err), STATUS_INVALID);
+        assert_int_equal(evaluate_status(&config, &result, &err), STATUS_INVALID);
         if (strstr(err.message, cases[c].message) == NULL) {
             fail_msg("%s", err.message);
         }
         assert_int_equal(result.n, 99);
     }
+    config.protocol = PROTOCOL_LEAVE_LAST_OUT;
+    static const char *const files[] = {"", "user_id,item_id,timestamp\n",
+                                        "user_id,item_id,timestamp\nu,I1,1700000000\n"};
+    for (size_t c = 0; c < 3; c++) {
+        config.events_path = write_file("bad.csv", files[c], path);
+        assert_int_not_equal(evaluate_status(&config, &result, NULL), STATUS_OK);
+        config.popularity_events_path = c < 2 ? path : NULL;
+        assert_int_not_equal(evaluate_status(&config, &result, NULL), STATUS_OK);
+        assert_int_equal(result.n, 99);
+    }
+    config.popularity_events_path = NULL;
+    config.protocol = PROTOCOL_PAIRS;
     config.pairs_path = "/nowhere/at/all";
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_NOT_FOUND);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_NOT_FOUND);
     config.pairs_path = NULL;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_INVALID);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
 }
 
-static void evaluate_offline_cutoffs_are_bounded_and_rise(void **state)
+static void evaluate_offline_settings_are_bounded(void **state)
 {
     char path[PATH_BYTES_MAX];
     struct evaluate_config config;
@@ -351,18 +581,32 @@ static void evaluate_offline_cutoffs_are_bounded_and_rise(void **state)
     config.pairs_path = write_file("one.tsv", "I1\tI2\n", path);
     config.n_cutoffs = 1;
     config.cutoffs[0] = EVALUATE_CUTOFF_MAX;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_OK);
-    expect_near(result.model.hr[0], 1.0);
-    expect_near(result.model.coverage[0], 1.0);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_OK);
+    expect_near(result.metrics[0][EVALUATE_VECTOR].hr[0], 1.0);
+    expect_near(result.metrics[0][EVALUATE_VECTOR].coverage[0], 1.0);
     config.cutoffs[0] = EVALUATE_CUTOFF_MAX + 1;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_INVALID);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
     config.cutoffs[0] = 0;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_INVALID);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
     config.n_cutoffs = 2;
     config.cutoffs[0] = config.cutoffs[1] = 5;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_INVALID);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
     config.n_cutoffs = 0;
-    assert_int_equal(evaluate_offline(shop.engine, &config, &result, NULL), STATUS_INVALID);
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
+    evaluate_config_default(&config);
+    config.protocol = PROTOCOL_PAIRS;
+    config.pairs_path = path;
+    config.n_negatives = EVALUATE_NEGATIVES_MAX;
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_OK);
+    config.n_negatives++;
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
+    config.n_negatives = 0;
+    config.seen[EVALUATE_SEEN_RANKED] = false;
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
+    config.seen[EVALUATE_SEEN_EXCLUDED] = true;
+    config.popularity_events_path = path;
+    config.popularity_days = EVALUATE_DAYS_MAX + 1;
+    assert_int_equal(evaluate_status(&config, &result, NULL), STATUS_INVALID);
 }
 
 static void evaluate_offline_without_memory_says_so(void **state)
@@ -380,11 +624,12 @@ static void evaluate_offline_without_memory_says_so(void **state)
         config.pairs_path = write_file("one.tsv", "I1 I2\tI3\n", pairs);
         config.events_path = write_file("events.csv", EVENTS, events);
         config.n_threads = 2;
+        config.popularity_events_path = config.events_path;
         /* To the last allocation: a reader may get by with less memory than it asked for. */
         for (uint64_t n = 1; n <= n_used; n++) {
             uint64_t before = mem_count();
             mem_fail_nth((int64_t)n);
-            enum status status = evaluate_offline(shop.engine, &config, &result, NULL);
+            enum status status = evaluate_status(&config, &result, NULL);
             mem_fail_nth(0);
             assert_true(status == STATUS_OK || status == STATUS_NOMEM);
             n_failed += status == STATUS_NOMEM;
@@ -415,8 +660,13 @@ int main(void)
         cmocka_unit_test(evaluate_offline_every_position_takes_each_session),
         cmocka_unit_test(evaluate_offline_distant_times_give_the_same_numbers),
         cmocka_unit_test(evaluate_offline_threads_do_not_change_a_bit),
+        cmocka_unit_test(evaluate_offline_equal_items_count_before_the_next_one),
+        cmocka_unit_test(evaluate_offline_negatives_equal_the_definition),
+        cmocka_unit_test(evaluate_offline_negatives_leave_out_all_events_of_the_user),
+        cmocka_unit_test(evaluate_offline_time_split_takes_events_after_the_moment),
+        cmocka_unit_test(evaluate_offline_events_of_one_moment_keep_the_files_order),
         cmocka_unit_test(evaluate_offline_mistakes_are_named_and_change_nothing),
-        cmocka_unit_test(evaluate_offline_cutoffs_are_bounded_and_rise),
+        cmocka_unit_test(evaluate_offline_settings_are_bounded),
         cmocka_unit_test(evaluate_offline_without_memory_says_so),
         cmocka_unit_test(evaluate_protocol_names_parse_back),
     };

@@ -46,7 +46,8 @@ static void make_candidates(size_t n)
 static struct recommend_job job_of(const char *profile)
 {
     return (struct recommend_job){.profile = profile_find(&shop.profiles, profile),
-                                  .now_ms = SHOP_START_MS + 50 * SHOP_DAY_MS};
+                                  .now_ms = SHOP_START_MS + 50 * SHOP_DAY_MS,
+                                  .has_vector = true};
 }
 
 static int compare_candidates(const void *a, const void *b)

@@ -13,7 +13,6 @@
 #include <cmocka.h>
 
 #include "base/alloc.h"
-#include "base/file.h"
 #include "base/rng.h"
 #include "embeddings/safetensors.h"
 #include "embeddings/user_model.h"
@@ -226,7 +225,7 @@ static void naive_attention(size_t i, double *out)
 
 static void naive_ffn(const struct sasrec_block *block, const double *x, double *y)
 {
-    double hidden[FFN_LARGEST];
+    double hidden[FFN_LARGEST] = {0.0};
     naive_linear(&block->up, naive.s->ffn_dim, naive.s->dim, x, hidden);
     for (size_t i = 0; i < naive.s->ffn_dim; i++) {
         hidden[i] = naive.s->activation == SASREC_RELU
@@ -239,11 +238,11 @@ static void naive_ffn(const struct sasrec_block *block, const double *x, double 
 static void naive_position(const struct sasrec_block *block, size_t i)
 {
     const struct sasrec_settings *s = naive.s;
-    double context[DIM_LARGEST];
+    double context[DIM_LARGEST] = {0.0};
     double attended[DIM_LARGEST];
-    double y[DIM_LARGEST];
-    double z[DIM_LARGEST];
-    double fed[DIM_LARGEST];
+    double y[DIM_LARGEST] = {0.0};
+    double z[DIM_LARGEST] = {0.0};
+    double fed[DIM_LARGEST] = {0.0};
     naive_attention(i, context);
     naive_linear(&block->output, s->dim, s->dim, context, attended);
     for (size_t c = 0; c < s->dim; c++) {
@@ -278,8 +277,7 @@ static void naive_block(const struct sasrec_block *block)
         naive_linear(&block->key, s->dim, s->dim, naive.kv_in[i], naive.k[i]);
         naive_linear(&block->value, s->dim, s->dim, naive.kv_in[i], naive.v[i]);
     }
-    for (size_t i = 0; i < naive.n;
-         i++) { /* padded positions begin at zero, but do not stay there */
+    for (size_t i = 0; i < naive.n; i++) { /* padded ones begin at zero, but do not stay there */
         naive_position(block, i);
     }
 }
@@ -291,7 +289,7 @@ static void naive_embed(const struct fixture *f, const struct history_event *eve
     const size_t j = n - 1 - i;
     const size_t position = s->positions_right ? s->history_max - n + j : j;
     double *x = naive.x[naive.first + j];
-    float row[DIM_LARGEST];
+    float row[DIM_LARGEST] = {0.0F};
     vectors_row(&f->items, events[i].row, row);
     size_t bucket = 0;
     if (s->n_gap_buckets > 0 && j > 0 && events[i].time_ms != EVENT_TIME_UNKNOWN &&
@@ -433,10 +431,320 @@ static void embed_all_combinations_match_definition(void **state)
     print_message("%zu combinations, largest relative difference %.3g\n", n, worst);
 }
 
+/* Widths that are no multiple of anything, more users than a group holds, histories longer than a
+ * group: everything that is cut into pieces. */
+static void embed_large_and_odd_shapes_match_definition(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t dim, heads, ffn_dim, history_max, type;
+    } shapes[] = {
+        {64, 1, 64, 50, VECTOR_F32},  {64, 4, 128, 200, VECTOR_F16}, {37, 1, 53, 33, VECTOR_F32},
+        {95, 5, 101, 17, VECTOR_F32}, {1, 1, 1, 1, VECTOR_F32},      {48, 3, 128, 260, VECTOR_F16},
+    };
+    static size_t lengths[USERS_MAX];
+    for (size_t i = 0; i < sizeof(shapes) / sizeof(shapes[0]); i++) {
+        struct sasrec_settings settings;
+        struct fixture f;
+        sasrec_settings_default(&settings);
+        settings.dim = shapes[i].dim;
+        settings.item_dim = shapes[i].dim;
+        settings.n_heads = shapes[i].heads;
+        settings.ffn_dim = shapes[i].ffn_dim;
+        settings.history_max = shapes[i].history_max;
+        settings.activation = i % 2 == 0 ? SASREC_RELU : SASREC_GELU;
+        settings.positions_right = i % 3 > 0;
+        settings.attend_padding = i % 3 == 2;
+        fixture_open(&f, &settings, (enum vector_type)shapes[i].type);
+        const size_t n_users = i < 2 ? 40 : 12;
+        for (size_t b = 0; b < n_users; b++) {
+            lengths[b] = (size_t)rng_below(&f.rng, 2 * settings.history_max + 2);
+        }
+        const double found = compare(&f, lengths, n_users);
+        print_message("d %zu, heads %zu, F %zu, L %zu: relative difference %.3g\n", settings.dim,
+                      settings.n_heads, settings.ffn_dim, settings.history_max, found);
+        assert_true(found <= tolerance);
+        fixture_close(&f);
+    }
+}
+
+/* Hundreds of users with one event each: more than a group may hold of users. */
+static void embed_many_short_histories_match_definition(void **state)
+{
+    (void)state;
+    static size_t lengths[USERS_MAX];
+    struct sasrec_settings settings;
+    struct fixture f;
+    sasrec_settings_default(&settings);
+    settings.history_max = 200;
+    fixture_open(&f, &settings, VECTOR_F32);
+    for (size_t b = 0; b < USERS_MAX; b++) {
+        lengths[b] = b % 5 == 4 ? 0 : 1;
+    }
+    assert_true(compare(&f, lengths, USERS_MAX) <= tolerance);
+    fixture_close(&f);
+}
+
+static void embed_empty_histories_gives_zero_without_bias_component(void **state)
+{
+    (void)state;
+    struct sasrec_settings settings;
+    struct fixture f;
+    enum { USERS = 3, DIM = 65 };
+    float out[USERS * DIM];
+    const uint32_t offsets[4] = {0};
+    const struct history_batch batch = {3, offsets, event_space, now_ms};
+    sasrec_settings_default(&settings);
+    settings.has_bias = true;
+    settings.item_dim = 65;
+    fixture_open(&f, &settings, VECTOR_F32);
+    memset(out, 0xff, sizeof(out));
+    user_model_embed(f.model, f.workspace, &batch, out);
+    for (size_t i = 0; i < (size_t)USERS * DIM; i++) {
+        assert_true(out[i] == 0.0F);
+    }
+    fixture_close(&f);
+}
+
+/* One user's vector by itself and among others; the same batch again gives the same bits. */
+static void embed_other_users_in_batch_change_nothing(void **state)
+{
+    (void)state;
+    enum { USERS = 30 };
+    static float together[USERS * 64];
+    static float again[USERS * 64];
+    struct sasrec_settings settings;
+    struct fixture f;
+    uint32_t offsets[USERS + 1] = {0};
+    sasrec_settings_default(&settings);
+    fixture_open(&f, &settings, VECTOR_F32);
+    for (size_t b = 0; b < USERS; b++) {
+        offsets[b + 1] = offsets[b] + (uint32_t)rng_below(&f.rng, 60);
+    }
+    random_events(&f.rng, event_space, offsets[USERS]);
+    const struct history_batch batch = {USERS, offsets, event_space, now_ms};
+    user_model_embed(f.model, f.workspace, &batch, together);
+    user_model_embed(f.model, f.workspace, &batch, again);
+    assert_memory_equal(together, again, sizeof(together));
+    double worst = 0.0;
+    for (size_t b = 0; b < USERS; b++) {
+        double wanted[64];
+        float alone[64];
+        const struct history_batch one = {1, offsets + b, event_space, now_ms};
+        user_model_embed(f.model, f.workspace, &one, alone);
+        for (size_t c = 0; c < 64; c++) {
+            wanted[c] = (double)alone[c];
+        }
+        worst = fmax(worst, difference(together + b * 64, wanted, 64));
+    }
+    print_message("alone and in a batch: relative difference %.3g\n", worst);
+    assert_true(worst <= tolerance);
+    fixture_close(&f);
+}
+
+static void embed_any_batch_allocates_nothing(void **state)
+{
+    (void)state;
+    struct sasrec_settings settings;
+    struct fixture f;
+    float out[2 * 64];
+    const uint32_t offsets[3] = {0, 20, 90};
+    const struct history_batch batch = {2, offsets, event_space, now_ms};
+    sasrec_settings_default(&settings);
+    fixture_open(&f, &settings, VECTOR_F16);
+    random_events(&f.rng, event_space, 90);
+    const uint64_t before = mem_count();
+    user_model_embed(f.model, f.workspace, &batch, out);
+    assert_int_equal(mem_count(), before);
+    fixture_close(&f);
+}
+
+static void open_good_model_tells_settings(void **state)
+{
+    (void)state;
+    struct sasrec_settings settings;
+    struct fixture f;
+    sasrec_settings_default(&settings);
+    settings.history_max = 23;
+    settings.item_dim = 70;
+    fixture_open(&f, &settings, VECTOR_F32);
+    const struct user_model_info info = user_model_info(f.model);
+    assert_string_equal(info.architecture, "sasrec");
+    assert_int_equal(info.dim, 70);
+    assert_int_equal(info.history_max, 23);
+    assert_non_null(strstr(info.settings_json, "\"hidden_dim\":64"));
+    fixture_close(&f);
+}
+
+static void open_out_of_memory_fails_clean_until_it_succeeds(void **state)
+{
+    (void)state;
+    struct sasrec_settings settings;
+    struct fixture f;
+    sasrec_settings_default(&settings);
+    settings.attend_padding = true;
+    settings.positions_right = true;
+    fixture_open(&f, &settings, VECTOR_F32);
+    int64_t nth = 1;
+    for (;; nth++) {
+        struct error err = {.message = ""};
+        struct user_model *model = f.model;
+        struct user_model_workspace *workspace = NULL;
+        mem_fail_nth(nth);
+        enum status status = user_model_open(f.path, &f.items, &model, &err);
+        if (status == STATUS_OK) {
+            status = user_model_workspace_open(model, 3, &workspace, &err);
+        } else {
+            assert_null(model);
+        }
+        mem_fail_nth(0);
+        user_model_workspace_close(workspace);
+        user_model_close(model);
+        if (status == STATUS_OK) {
+            break;
+        }
+        assert_int_equal(status, STATUS_NOMEM);
+        assert_null(workspace);
+        assert_true(nth < 1000);
+    }
+    assert_true(nth > 5);
+    fixture_close(&f);
+}
+
+enum damage { DAMAGE_MISSING, DAMAGE_SHAPE, DAMAGE_NAN };
+
+/* Opens a copy of the fixture's file in which the named tensor is damaged. */
+static enum status open_damaged(const struct fixture *f, const char *name, enum damage damage,
+                                struct error *err)
+{
+    static struct tensor_to_write tensors[64];
+    static float spoilt[64 * 64 * 3];
+    char path[PATH_BYTES];
+    struct safetensors *file = NULL;
+    struct user_model *model = f->model;
+    size_t n = 0;
+    assert_int_equal(safetensors_open(f->path, &file, NULL), STATUS_OK);
+    for (size_t i = 0; i < safetensors_count(file); i++) {
+        const struct tensor *from = safetensors_at(file, i);
+        struct tensor_to_write to = {
+            from->name, from->type, from->rank, {from->shape[0], from->shape[1]}, from->data};
+        if (strcmp(from->name, name) == 0 && damage == DAMAGE_MISSING) {
+            continue;
+        }
+        if (strcmp(from->name, name) == 0) {
+            assert_true(from->n_bytes <= sizeof(spoilt));
+            memcpy(spoilt, from->data, from->n_bytes);
+            to.data = spoilt;
+            if (damage == DAMAGE_SHAPE) {
+                to.shape[0]--;
+            } else {
+                spoilt[from->n_values - 1] = NAN;
+            }
+        }
+        tensors[n++] = to;
+    }
+    const struct metadata_entry metadata[] = {
+        {"aisle.architecture", safetensors_metadata(file, "aisle.architecture")},
+        {"aisle.settings", safetensors_metadata(file, "aisle.settings")},
+    };
+    make_path(path);
+    assert_int_equal(safetensors_write(path, tensors, n, metadata, 2, NULL), STATUS_OK);
+    safetensors_close(file);
+    const enum status status = user_model_open(path, &f->items, &model, err);
+    assert_null(model);
+    (void)unlink(path);
+    return status;
+}
+
+static void open_damaged_tensor_is_refused_by_name(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"positions", "blocks.1.attention.key.weight",
+                                        "blocks.0.ffn.down.bias", "final_norm.weight"};
+    static const enum status wanted[] = {[DAMAGE_MISSING] = STATUS_NOT_FOUND,
+                                         [DAMAGE_SHAPE] = STATUS_MISMATCH,
+                                         [DAMAGE_NAN] = STATUS_INVALID};
+    struct sasrec_settings settings;
+    struct fixture f;
+    sasrec_settings_default(&settings);
+    fixture_open(&f, &settings, VECTOR_F32);
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+        for (int damage = DAMAGE_MISSING; damage <= DAMAGE_NAN; damage++) {
+            struct error err = {.message = ""};
+            assert_int_equal(open_damaged(&f, names[i], (enum damage)damage, &err), wanted[damage]);
+            assert_non_null(strstr(err.message, names[i]));
+        }
+    }
+    fixture_close(&f);
+}
+
+static void model_write_bad_input_writes_nothing(void **state)
+{
+    (void)state;
+    struct sasrec_settings settings;
+    struct fixture f;
+    struct error err = {.message = ""};
+    sasrec_settings_default(&settings);
+    fixture_open(&f, &settings, VECTOR_F32);
+    (void)unlink(f.path);
+    struct sasrec_weights weights = f.weights;
+    weights.blocks[1].up.bias = NULL;
+    assert_int_equal(sasrec_model_write(f.path, &settings, &weights, &err), STATUS_INVALID);
+    assert_non_null(strstr(err.message, "blocks.1.ffn.up.bias"));
+    float positions[50 * 64] = {0.0F};
+    positions[77] = INFINITY;
+    weights = f.weights;
+    weights.positions = positions;
+    assert_int_equal(sasrec_model_write(f.path, &settings, &weights, &err), STATUS_INVALID);
+    assert_string_equal(err.field, "positions");
+    settings.n_heads = 0;
+    assert_int_equal(sasrec_model_write(f.path, &settings, &f.weights, &err), STATUS_INVALID);
+    assert_string_equal(err.field, "n_heads");
+    assert_int_not_equal(access(f.path, F_OK), 0);
+    fixture_close(&f);
+}
+
+static size_t read_bytes(const char *path, char *bytes, size_t n_max)
+{
+    FILE *file = fopen(path, "rb");
+    assert_non_null(file);
+    const size_t n = fread(bytes, 1, n_max, file);
+    assert_true(n > 0 && n < n_max);
+    (void)fclose(file);
+    return n;
+}
+
+static void model_write_same_input_gives_same_bytes(void **state)
+{
+    (void)state;
+    enum { BYTES_MAX = 1 << 19 };
+    static char first[BYTES_MAX];
+    static char second[BYTES_MAX];
+    struct sasrec_settings settings;
+    struct fixture f;
+    sasrec_settings_default(&settings);
+    fixture_open(&f, &settings, VECTOR_F32);
+    const size_t n = read_bytes(f.path, first, BYTES_MAX);
+    assert_int_equal(sasrec_model_write(f.path, &settings, &f.weights, NULL), STATUS_OK);
+    assert_int_equal(read_bytes(f.path, second, BYTES_MAX), n);
+    assert_memory_equal(first, second, n);
+    fixture_close(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(embed_all_combinations_match_definition),
+        cmocka_unit_test(embed_large_and_odd_shapes_match_definition),
+        cmocka_unit_test(embed_many_short_histories_match_definition),
+        cmocka_unit_test(embed_empty_histories_gives_zero_without_bias_component),
+        cmocka_unit_test(embed_other_users_in_batch_change_nothing),
+        cmocka_unit_test(embed_any_batch_allocates_nothing),
+        cmocka_unit_test(open_good_model_tells_settings),
+        cmocka_unit_test(open_out_of_memory_fails_clean_until_it_succeeds),
+        cmocka_unit_test(open_damaged_tensor_is_refused_by_name),
+        cmocka_unit_test(model_write_bad_input_writes_nothing),
+        cmocka_unit_test(model_write_same_input_gives_same_bytes),
     };
     return cmocka_run_group_tests_name("sasrec", tests, NULL, NULL);
 }
