@@ -137,6 +137,7 @@ static void read_event(const struct attention *model, const struct vectors *item
 }
 
 /* pooled [d] of one history by its query [d]. */
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void pool(const struct attention *model, const struct vectors *items,
                  const struct history_event *events, size_t n, const struct scratch *scratch,
                  const float *query, float *pooled)
@@ -195,6 +196,7 @@ static void product(const float *x, const float *weight, size_t n, size_t d, flo
                 weight, (int)d, beta, y, (int)d);
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void run_group(const struct attention *model, const struct vectors *items,
                       const struct scratch *scratch, const struct history_batch *batch,
                       const uint32_t *users, size_t n, float *out)

@@ -168,6 +168,7 @@ struct group {
 };
 
 /* y [n × out] = x weightᵀ + bias */
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void product(const float *x, const float *weight, const float *bias, size_t n, size_t n_in,
                     size_t n_out, float *y)
 {

@@ -35,6 +35,7 @@ void gru4rec_gates(const float *restrict input, const float *restrict hidden, si
 }
 
 TRAIN_CPU_VARIANTS
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void gru4rec_gates_keep(const float *restrict input, const float *restrict hidden, size_t h,
                         float *restrict state, float *restrict r, float *restrict z,
                         float *restrict n)

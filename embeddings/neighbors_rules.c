@@ -54,6 +54,7 @@ static int by_weight(const void *a, const void *b)
 
 static void merge(struct pairs *pairs)
 {
+    /* NOLINTNEXTLINE(clang-analyzer-core.NonNullParamChecker) status is not OK then */
     qsort(pairs->items, pairs->n, sizeof(*pairs->items), by_rule);
     size_t n = 0;
     for (size_t i = 0; i < pairs->n; i++) {
@@ -89,6 +90,7 @@ static enum status add_pair(struct pairs *pairs, uint32_t from, uint32_t to, dou
     return STATUS_OK;
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static enum status add_session(struct pairs *pairs, const struct history_event *events, size_t n,
                                const struct neighbors_settings *settings, struct error *err)
 {

@@ -119,6 +119,7 @@ static int run(const struct command *command, int argc, char **argv)
  * machine that does other work too, training was up to 4 times slower for it. */
 static void wait_without_spinning(char **argv)
 {
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe) before any thread */
     if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0 && setenv(RESTARTED, "1", 0) == 0) {
         (void)execv("/proc/self/exe", argv); /* where that fails, training is slower */
     }
@@ -142,6 +143,7 @@ int main(int argc, char **argv)
                      AISLE_COMMIT[0] != '\0' ? " (" AISLE_COMMIT ")" : "");
         return EXIT_CODE_DONE;
     }
+    /* NOLINTNEXTLINE(concurrency-mt-unsafe) before any thread */
     if (strcmp(argv[1], "train") == 0 && getenv(RESTARTED) == NULL) {
         wait_without_spinning(argv);
     }

@@ -58,6 +58,7 @@ void adamw_update(const struct adamw *adamw, float *weights, float *gradient, fl
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void adamw_update_rows(const struct adamw *adamw, float *weights, float *gradient, float *mean,
                        float *square, size_t dim, const uint32_t *rows, size_t n_rows)
 {

@@ -64,6 +64,7 @@ static void head_forward(const struct head *head, const float *query, const floa
 
 /* dq, dk, dv: rows of the head alone, width apart, zero at the start. */
 TRAIN_CPU_VARIANTS
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void head_backward(const struct head *head, const float *dcontext, const float *query,
                           const float *key, const float *value, float *probabilities, float *dq,
                           float *dk, float *dv)
@@ -137,6 +138,7 @@ static void scatter(const struct head *head, const float *rows, float *out)
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void sequence_backward(const struct attention_shape *shape, size_t s, const float *dcontext,
                               float *query, float *key, float *value, float *probabilities,
                               float *rows)
@@ -161,6 +163,7 @@ size_t attention_scratch_floats(const struct attention_shape *shape)
     return 3 * shape->history_max * (shape->dim / shape->n_heads);
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void attention_backward(const struct attention_shape *shape, const float *dcontext, float *query,
                         float *key, float *value, float *probabilities, float *scratch)
 {

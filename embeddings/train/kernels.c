@@ -26,6 +26,7 @@ static size_t min_size(size_t a, size_t b)
     return a < b ? a : b;
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void linear_forward(const float *x, const float *weight, const float *bias, size_t n_rows,
                     size_t n_in, size_t n_out, float *y)
 {
@@ -58,6 +59,7 @@ static void add_columns(const float *dy, size_t n_rows, size_t n_out, size_t fir
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void linear_backward(const float *x, const float *weight, const float *dy, size_t n_rows,
                      size_t n_in, size_t n_out, const struct linear_gradients *out)
 {
@@ -88,6 +90,7 @@ void linear_backward(const float *x, const float *weight, const float *dy, size_
 }
 
 TRAIN_CPU_VARIANTS
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static float norm_row(const float *restrict row, const float *restrict weight,
                       const float *restrict bias, double epsilon, size_t dim, float *restrict y,
                       float *restrict normed)
@@ -113,6 +116,7 @@ static float norm_row(const float *restrict row, const float *restrict weight,
     return scale;
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void norm_forward(const float *x, const float *weight, const float *bias, double epsilon,
                   size_t n_rows, size_t dim, float *y, float *normed, float *inverse)
 {
@@ -157,6 +161,7 @@ static void norm_weight_gradient(const float *restrict dy, const float *restrict
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void norm_backward(const float *dy, const float *weight, const float *normed, const float *inverse,
                    size_t n_rows, size_t dim, float *dx, float *weight_gradient,
                    float *bias_gradient)

@@ -411,6 +411,7 @@ static float gbce_block(float *scores, float weight, size_t n, float *product)
 }
 
 /* β log σ(s⁺) and Σ log(1 - σ(s⁻)) */
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static double gbce_row(const struct chunk *chunk, float *scores, float positive, uint32_t target,
                        float weight, double beta, float *positive_gradient)
 {

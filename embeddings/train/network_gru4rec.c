@@ -56,6 +56,7 @@ static size_t widest(const struct gru4rec_settings *s)
 }
 
 /* Hands out pieces of base; NULL only counts. */
+/* NOLINTNEXTLINE(readability-function-cognitive-complexity,readability-function-size) a plain list */
 static size_t carve(struct network *net, float *base, size_t t)
 {
     const struct gru4rec_settings *s = &net->settings;
@@ -132,6 +133,7 @@ static enum status make_parameters(struct network *net, uint64_t seed, struct er
         struct network_parameter *p = &net->parameters.items[i];
         if (p->is_decayed) { /* Glorot, each gate a matrix of its own */
             double n_gates = i + 2 == n && net->output != NULL ? 1.0 : 3.0;
+            /* NOLINTNEXTLINE(bugprone-integer-division) divides evenly */
             double fans = (double)p->n_rows / n_gates + (double)(p->n / p->n_rows);
             weights_uniform(p->value, p->n, sqrt(6.0 / fans), seed + i);
         }

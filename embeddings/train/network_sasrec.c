@@ -76,6 +76,7 @@ struct network {
 
 /* ---- memory ---- */
 
+/* NOLINTNEXTLINE(readability-function-cognitive-complexity) a plain list */
 static enum status define_parameters(struct network *net, struct error *err)
 {
     const struct sasrec_settings *s = &net->settings;
@@ -139,6 +140,7 @@ static void initialise(struct network *net, uint64_t seed)
         if (is_norm) {
             weights_fill(p->value, p->n, 1.0F);
         } else if (p->is_decayed) { /* Glorot */
+            /* NOLINTNEXTLINE(bugprone-integer-division) divides evenly */
             double fans = (double)p->n_rows + (double)(p->n / p->n_rows);
             weights_uniform(p->value, p->n, sqrt(6.0 / fans), seed + i);
         } else if (p->n_rows > 1) { /* positions, types, gaps */
@@ -330,6 +332,7 @@ static void embed_positions(struct network *net, const struct network_batch *bat
     }
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void norm(const struct network *net, const struct network_parameter *p, const float *x,
                  size_t n, float *y, float *normed, float *inverse)
 {
@@ -433,6 +436,7 @@ static const float *sasrec_forward(struct network *net, const struct network_bat
 
 /* ---- backward ---- */
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void norm_gradient(struct network *net, struct network_parameter *p, const float *dy,
                           const float *normed, const float *inverse, size_t n, float *dx)
 {
@@ -440,6 +444,7 @@ static void norm_gradient(struct network *net, struct network_parameter *p, cons
                   p[1].gradient);
 }
 
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void project_gradient(struct network_parameter *p, const float *x, const float *dy,
                              size_t n_rows, size_t n_in, size_t n_out, float *dx, bool accumulate)
 {
@@ -465,6 +470,7 @@ static void feed_forward_gradient(struct network *net, struct block *block,
 
 /* From the gradient of the attention's output (destroyed): dquery_input += and dkey_input += (the
  * two may be one). */
+/* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void attend_gradient(struct network *net, struct block *block,
                             const struct network_batch *batch, size_t b, float *dout,
                             const float *query_input, const float *key_input, float *dquery_input,
