@@ -56,7 +56,8 @@ static size_t widest(const struct gru4rec_settings *s)
 }
 
 /* Hands out pieces of base; NULL only counts. */
-/* NOLINTNEXTLINE(readability-function-cognitive-complexity,readability-function-size) a plain list */
+/* NOLINTNEXTLINE(readability-function-cognitive-complexity,readability-function-size) a plain list
+ */
 static size_t carve(struct network *net, float *base, size_t t)
 {
     const struct gru4rec_settings *s = &net->settings;
