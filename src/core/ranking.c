@@ -17,9 +17,9 @@
  *    is in -1 … 0) standing in for their similarity;
  *  - neither: popularity stands in for similarity;
  *  - neighbours are the release's model (blend.is_primary): neighbors is their own score, so that
- *    with the default profile an item has exactly the score that the published method gives it.
- * What they do not score only fills up behind: similarity is brought to -1 … 0 by the logistic
- *    function - 1, which keeps its order.
+ *    with the default profile an item has exactly the score that the published method gives it;
+ *    what they do not score fills up behind: its similarity is brought to -1 … 0 by the logistic
+ *    function - 1, which keeps the order.
  *
  * Legend: K candidates, D dimension. */
 #include "core/recommend_internal.h"

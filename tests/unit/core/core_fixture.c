@@ -63,7 +63,7 @@ static void make_items(struct core_fixture *shop)
     }
 }
 
-static void make_vectors(struct core_fixture *shop)
+static void make_vectors(struct core_fixture *shop, const struct core_fixture_config *config)
 {
     float centres[N_CLUSTERS * SHOP_DIM];
     for (size_t i = 0; i < (size_t)N_CLUSTERS * SHOP_DIM; i++) {
@@ -77,9 +77,14 @@ static void make_vectors(struct core_fixture *shop)
         for (size_t d = 0; d < shop->dim; d++) {
             vector[d] = centre[d] + (float)(0.5 * rng_normal(&shop->rng));
         }
+        float length = 1.0F;
+        if (config->length_max > 1.0) {
+            length += (float)(rng_double(&shop->rng) * (config->length_max - 1.0));
+        }
+        length = i + config->n_zero < shop->n ? length : 0.0F;
         float norm = vector_norm(vector, shop->dim);
         for (size_t d = 0; d < shop->dim; d++) {
-            vector[d] /= norm;
+            vector[d] *= length / norm;
         }
     }
 }
@@ -161,6 +166,34 @@ static void write_numbers(struct core_fixture *shop, const struct release_draft 
                    measured.search_parameters);
 }
 
+/* Sessions of 2 to 6 events, as many as items; what stands close in rows is met together. */
+static void write_neighbors(struct core_fixture *shop, const struct release_draft *draft,
+                            const struct neighbors_blend *blend)
+{
+    enum { EVENTS_MAX = 6 };
+    char path[PATH_BYTES_MAX];
+    struct error err = {.message = ""};
+    struct neighbors_settings settings;
+    struct event_log log = {.n_sequences = shop->n};
+    log.events = mem_alloc_array(shop->n * EVENTS_MAX, sizeof(*log.events));
+    log.offsets = mem_calloc(shop->n + 1, sizeof(*log.offsets));
+    assert_true(log.events != NULL && log.offsets != NULL);
+    for (size_t s = 0; s < shop->n; s++) {
+        size_t n = 2 + (size_t)rng_below(&shop->rng, EVENTS_MAX - 1);
+        for (size_t e = 0; e < n; e++) {
+            log.events[log.n_events++] = (struct history_event){
+                (uint32_t)((s + rng_below(&shop->rng, 20)) % shop->n), EVENT_VIEW,
+                SHOP_START_MS + (int64_t)(s * EVENTS_MAX + e) * 60000};
+        }
+        log.offsets[s + 1] = log.n_events;
+    }
+    neighbors_settings_default(NEIGHBORS_VMIS, &settings);
+    must(neighbors_build(&log, shop->n, &settings, blend,
+                         file_in(draft->dir, RELEASE_FILE_NEIGHBORS, path), &err),
+         &err, "neighbours");
+    event_log_free(&log);
+}
+
 static void write_probes(const struct core_fixture *shop, const struct release_draft *draft,
                          const struct manifest *manifest)
 {
@@ -181,7 +214,7 @@ static void write_probes(const struct core_fixture *shop, const struct release_d
     engine_close(engine);
 }
 
-static void publish(struct core_fixture *shop, const char *factory)
+static void publish(struct core_fixture *shop, const struct core_fixture_config *config)
 {
     char path[PATH_BYTES_MAX];
     struct error err = {.message = ""};
@@ -194,7 +227,10 @@ static void publish(struct core_fixture *shop, const char *factory)
     (void)snprintf(manifest.vector_type, sizeof(manifest.vector_type), "F32");
     (void)snprintf(manifest.architecture, sizeof(manifest.architecture), "decay");
     write_catalog(shop, file_in(draft.dir, RELEASE_FILE_ITEMS, path));
-    write_numbers(shop, &draft, factory, &manifest);
+    write_numbers(shop, &draft, config->index_factory, &manifest);
+    if (config->blend != NULL) {
+        write_neighbors(shop, &draft, config->blend);
+    }
     write_probes(shop, &draft, &manifest);
     must(release_draft_commit(&draft, &manifest, &err), &err, "commit");
     must(release_dir(shop->dir, manifest.version, shop->release_dir, &err), &err, "release");
@@ -207,32 +243,52 @@ static void write_profiles(const struct core_fixture *shop, char dir[PATH_BYTES_
     static const char mixed[] =
         "{\"weights\": {\"similarity\": 1, \"popularity\": 0.3, \"freshness\": 0.2, \"in_stock\": "
         "0.5}, \"freshness_half_life_days\": 20, \"candidates\": 50}";
+    static const char all[] = "{\"weights\": {\"similarity\": 1}, \"candidates\": 2000}";
+    static const char few[] =
+        "{\"weights\": {\"similarity\": 1}, \"candidates\": 4, \"neighbor_candidates\": 2}";
+    static const char alone[] = "{\"weights\": {\"similarity\": 1}, \"neighbor_candidates\": 0}";
     char path[PATH_BYTES_MAX];
     struct error err;
     must(path_join(dir, shop->dir, "profiles", &err), &err, "profiles");
     must(dir_make(dir, &err), &err, dir);
-    must(file_write_atomic(file_in(dir, "plain.json", path), plain, strlen(plain), &err), &err,
-         path);
-    must(file_write_atomic(file_in(dir, "mixed.json", path), mixed, strlen(mixed), &err), &err,
-         path);
+    const struct {
+        const char *name;
+        const char *text;
+    } files[] = {{"plain.json", plain},
+                 {"mixed.json", mixed},
+                 {"all.json", all},
+                 {"few.json", few},
+                 {"alone.json", alone}};
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        must(file_write_atomic(file_in(dir, files[i].name, path), files[i].text,
+                               strlen(files[i].text), &err),
+             &err, path);
+    }
 }
 
 void core_fixture_open(struct core_fixture *shop, size_t n_items, const char *index_factory,
                        uint64_t seed)
 {
+    struct core_fixture_config config = {
+        .n_items = n_items, .index_factory = index_factory, .seed = seed};
+    core_fixture_open_with(shop, &config);
+}
+
+void core_fixture_open_with(struct core_fixture *shop, const struct core_fixture_config *config)
+{
     char profiles[PATH_BYTES_MAX];
     struct error err = {.message = ""};
     memset(shop, 0, sizeof(*shop));
-    shop->n = n_items;
+    shop->n = config->n_items;
     shop->dim = SHOP_DIM;
-    rng_init(&shop->rng, seed);
+    rng_init(&shop->rng, config->seed);
     (void)snprintf(shop->dir, sizeof(shop->dir), "/tmp/aisle-core-XXXXXX");
     assert_non_null(mkdtemp(shop->dir));
     make_items(shop);
-    make_vectors(shop);
-    publish(shop, index_factory);
-    struct engine_config config = {.release_dir = shop->release_dir};
-    must(engine_open(&config, &shop->engine, &err), &err, "engine");
+    make_vectors(shop, config);
+    publish(shop, config);
+    struct engine_config engine = {.release_dir = shop->release_dir};
+    must(engine_open(&engine, &shop->engine, &err), &err, "engine");
     write_profiles(shop, profiles);
     must(profile_set_load(profiles, &shop->profiles, &err), &err, "profiles");
     struct recommender_config recommender = {shop->engine, &shop->profiles, SHOP_BATCH, 1};

@@ -36,10 +36,11 @@ struct core_fixture {
     char dir[64];
     char release_dir[PATH_BYTES_MAX];
     struct shop_item *items;
-    float *vectors; /* [n × dim], unit length */
+    float *vectors; /* [n × dim], unit length unless asked for otherwise */
     size_t n, dim;
     struct engine *engine;
-    struct profile_set profiles; /* the built-in one; "plain" (similarity alone); "mixed" */
+    struct profile_set profiles; /* the built-in one; "plain" (the model alone), "all" and "few" of
+                                    its candidates, "alone" without neighbours; "mixed" */
     struct recommender *recommender;
     struct arena arena;
     struct rng rng;
@@ -52,6 +53,17 @@ enum { SHOP_DIM = 16, SHOP_BATCH = 8 };
 /* Fails the test when anything does. */
 void core_fixture_open(struct core_fixture *shop, size_t n_items, const char *index_factory,
                        uint64_t seed);
+
+/* A shop that is less plain. */
+struct core_fixture_config {
+    size_t n_items;
+    const char *index_factory;
+    uint64_t seed;
+    double length_max;                   /* lengths of item vectors are from 1 to this; 0: all 1 */
+    size_t n_zero;                       /* the last items have no vector */
+    const struct neighbors_blend *blend; /* session neighbours (vmis); NULL: none */
+};
+void core_fixture_open_with(struct core_fixture *shop, const struct core_fixture_config *config);
 void core_fixture_close(struct core_fixture *shop);
 
 /* Empties *shop->arena and makes *job a job for request. */

@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/rng.h"
 #include "core/build_release.h"
 #include "core/histories.h"
 #include "core/model_folder.h"
@@ -220,6 +221,131 @@ static void build_release_f16_and_npy_are_served(void **state)
     engine_close(engine);
 }
 
+/* Sessions of A, B and GONE in that order, C and D; ids of the folder: A, B, GONE, C, D. */
+static void write_sessions(void)
+{
+    struct history_event events[10];
+    const uint32_t rows[] = {0, 1, 2, 0, 1, 2, 3, 4, 3, 4};
+    uint64_t offsets[] = {0, 3, 6, 8, 10};
+    const struct event_log log = {
+        .events = events, .offsets = offsets, .n_sequences = 4, .n_events = 10};
+    const struct neighbors_blend blend = {.weight = 0.7, .floor = 2e-3};
+    struct neighbors_settings settings;
+    char path[PATH_BYTES_MAX];
+    for (size_t i = 0; i < 10; i++) {
+        events[i] = (struct history_event){rows[i], EVENT_VIEW, 1000 * (int64_t)i};
+    }
+    neighbors_settings_default(NEIGHBORS_VSKNN, &settings);
+    assert_int_equal(path_join(path, shop.model, MODEL_FILE_NEIGHBORS, NULL), STATUS_OK);
+    assert_int_equal(neighbors_build(&log, 5, &settings, &blend, path, NULL), STATUS_OK);
+}
+
+static const char *const SESSION_IDS[] = {"A", "B", "GONE", "C", "D"};
+static const float SESSION_VECTORS[] = {1, 0, 0, 1, 9, 9, 0.5F, 0.5F, 0.5F, -0.5F};
+
+static void build_release_neighbours_get_the_rows_of_the_release(void **state)
+{
+    (void)state;
+    static const char *const ROWS[] = {"NEW", "D", "C", "B", "A"};
+    static const char *const PARTNERS[] = {NULL, "C", "D", "A", "B"};
+    struct neighbors_workspace *workspace = NULL;
+    test_write_text(shop.dir, "items.csv", "id,title\nNEW,n\nD,d\nC,c\nB,b\nA,a\n");
+    write_folder(SESSION_IDS, SESSION_VECTORS, 5, 2);
+    write_sessions();
+    assert_built();
+    assert_true(result.neighbors_p50_us > 0.0 &&
+                result.neighbors_p99_us >= result.neighbors_p50_us);
+    struct engine *engine = open_channel("stable");
+    assert_non_null(engine->neighbors);
+    struct neighbors_info info = neighbors_info(engine->neighbors);
+    assert_int_equal(info.settings.kind, NEIGHBORS_VSKNN);
+    assert_int_equal(info.n_items, 5);
+    assert_true(info.blend.weight == 0.7 && info.blend.floor == 2e-3);
+    assert_int_equal(neighbors_workspace_open(engine->neighbors, &workspace, NULL), STATUS_OK);
+    for (uint32_t row = 0; row < 5; row++) {
+        uint32_t rows[5];
+        float scores[5];
+        double total = 0.0;
+        const struct history_event event = {row, EVENT_VIEW, EVENT_TIME_UNKNOWN};
+        assert_string_equal(catalog_id(engine->catalog, row, NULL), ROWS[row]);
+        size_t n =
+            neighbors_query(engine->neighbors, workspace, &event, 1, 0, 5, rows, scores, &total);
+        assert_int_equal(n, PARTNERS[row] == NULL ? 0 : 2); /* itself, and one beside it */
+        bool found = PARTNERS[row] == NULL;
+        for (size_t i = 0; i < n; i++) {
+            found = found || strcmp(catalog_id(engine->catalog, rows[i], NULL), PARTNERS[row]) == 0;
+        }
+        assert_true(found);
+    }
+    neighbors_workspace_close(workspace);
+    bool is_listed = false;
+    for (size_t i = 0; i < engine->manifest.n_files; i++) {
+        is_listed =
+            is_listed || strcmp(engine->manifest.files[i].name, RELEASE_FILE_NEIGHBORS) == 0;
+    }
+    assert_true(is_listed);
+    assert_non_null(strstr(engine->manifest.measured_json, "\"neighbors_p99_us\""));
+    assert_non_null(strstr(engine->manifest.model_settings_json, "\"kind\":\"vsknn\""));
+    assert_non_null(strstr(engine->manifest.model_settings_json, "\"position_decay\""));
+    engine_close(engine);
+}
+
+static void build_release_without_neighbours_measures_none(void **state)
+{
+    (void)state;
+    assert_built();
+    assert_true(result.neighbors_p99_us == 0.0);
+    struct engine *engine = open_channel("stable");
+    assert_null(engine->neighbors);
+    assert_null(strstr(engine->manifest.measured_json, "neighbors"));
+    assert_null(strstr(engine->manifest.model_settings_json, "neighbors"));
+    engine_close(engine);
+}
+
+static void build_release_unusable_neighbours_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct buf bytes;
+    tiny_shop_add_neighbors(&shop, TINY_ITEMS - 1);
+    assert_refused(STATUS_MISMATCH, "neighbors.safetensors");
+    tiny_shop_add_neighbors(&shop, TINY_ITEMS);
+    test_read(shop.model, MODEL_FILE_NEIGHBORS, &bytes);
+    test_write(shop.model, MODEL_FILE_NEIGHBORS, bytes.data, bytes.len / 2);
+    buf_free(&bytes);
+    assert_refused(STATUS_FORMAT, "neighbors.safetensors");
+}
+
+/* Vectors as a softmax leaves them: long, of different lengths, a bias in the last component that
+ * is below zero for most. */
+static void build_release_vectors_of_any_length_are_built_and_served(void **state)
+{
+    (void)state;
+    enum { N = TINY_ITEMS - TINY_NEW, DIM = 8 };
+    static char text[N][8];
+    static const char *ids[N];
+    static float vectors[N * DIM];
+    static const char *const INDEXES[] = {"auto", "IVF8,Flat", "HNSW16"};
+    struct rng rng;
+    rng_init(&rng, 3);
+    for (size_t i = 0; i < N; i++) {
+        (void)snprintf(text[i], sizeof(text[i]), "SKU%03zu", i);
+        ids[i] = text[i];
+        for (size_t d = 0; d + 1 < DIM; d++) {
+            vectors[i * DIM + d] = (float)(rng_normal(&rng) * (1.0 + (double)(i % 40)));
+        }
+        vectors[i * DIM + DIM - 1] = (float)(rng_normal(&rng) * 5.0 - 10.0);
+    }
+    write_folder(ids, vectors, N, DIM);
+    for (size_t c = 0; c < 3; c++) {
+        config.index = INDEXES[c];
+        config.vector_type = c == 1 ? "f16" : "auto";
+        assert_built();
+        assert_true(result.index.recall >= 0.95);
+        assert_int_equal(result.n_without_vector, TINY_NEW);
+        engine_close(open_channel("stable"));
+    }
+}
+
 static void build_release_histories_of_the_folder_become_queries(void **state)
 {
     (void)state;
@@ -378,6 +504,10 @@ int main(void)
         CASE(build_release_new_items_get_half_their_category_mean),
         CASE(build_release_popularity_follows_the_events),
         CASE(build_release_f16_and_npy_are_served),
+        CASE(build_release_neighbours_get_the_rows_of_the_release),
+        CASE(build_release_without_neighbours_measures_none),
+        CASE(build_release_unusable_neighbours_are_refused_by_name),
+        CASE(build_release_vectors_of_any_length_are_built_and_served),
         CASE(build_release_histories_of_the_folder_become_queries),
         CASE(build_release_damaged_histories_name_the_line),
         CASE(build_release_nan_vector_is_refused),

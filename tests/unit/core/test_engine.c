@@ -11,6 +11,7 @@
 #include "base/alloc.h"
 #include "core/engine.h"
 #include "core/histories.h"
+#include "core/model_folder.h"
 #include "store/release.h"
 #include "tiny_shop.h"
 
@@ -26,6 +27,7 @@ static int build_once(void **state)
     struct build_result result;
     tiny_shop_make(&shop);
     assert_int_equal(tiny_shop_train(&shop, &err), STATUS_OK);
+    tiny_shop_add_neighbors(&shop, TINY_ITEMS);
     tiny_shop_build_config(&shop, &config);
     config.index = "IVF8,Flat";
     if (build_release(&config, &result, &err) != STATUS_OK) {
@@ -81,6 +83,7 @@ static void engine_open_release_gives_parts_that_agree(void **state)
     assert_int_equal(vector_index_info(engine->index).n, TINY_ITEMS);
     assert_string_equal(vector_index_info(engine->index).factory, "IVF8,Flat");
     assert_int_equal(user_model_info(engine->model).dim, TINY_DIM);
+    assert_int_equal(neighbors_info(engine->neighbors).n_items, TINY_ITEMS);
     for (size_t row = 0; row < TINY_ITEMS; row++) {
         assert_true(engine->popularity[row] >= 0.0F && engine->popularity[row] <= 1.0F);
         largest = engine->popularity[row] > largest ? engine->popularity[row] : largest;
@@ -113,9 +116,9 @@ static void engine_open_absent_folder_is_not_found(void **state)
 static void engine_open_any_flipped_bit_is_refused_by_name(void **state)
 {
     (void)state;
-    static const char *const FILES[] = {RELEASE_FILE_ITEMS, RELEASE_FILE_VECTORS,
-                                        RELEASE_FILE_MODEL, RELEASE_FILE_INDEX,
-                                        RELEASE_FILE_PROBES};
+    static const char *const FILES[] = {RELEASE_FILE_ITEMS,     RELEASE_FILE_VECTORS,
+                                        RELEASE_FILE_MODEL,     RELEASE_FILE_INDEX,
+                                        RELEASE_FILE_NEIGHBORS, RELEASE_FILE_PROBES};
     for (size_t i = 0; i < sizeof(FILES) / sizeof(FILES[0]); i++) {
         struct buf bytes;
         test_read(released, FILES[i], &bytes);
@@ -194,6 +197,74 @@ static void probes_replay_changed_item_is_a_mismatch(void **state)
     edit(RELEASE_FILE_PROBES, "\"top\":", "\"SKU", "\"SKU299\",\"SKU");
     assert_int_equal(open_copy(true, false), STATUS_FORMAT);
     assert_message("entry 1 of \"top\"");
+}
+
+static void probes_replay_changed_neighbour_is_a_mismatch(void **state)
+{
+    (void)state;
+    edit(RELEASE_FILE_PROBES, "\"neighbors\":[[", ",", ",9");
+    assert_int_equal(open_copy(true, false), STATUS_MISMATCH);
+    assert_message("probes.jsonl: line ");
+    assert_message("score 1 of the neighbors items");
+    setup(NULL);
+    edit(RELEASE_FILE_PROBES, "\"neighbors\":[[", "\"SKU", "\"GKU");
+    assert_int_equal(open_copy(true, false), STATUS_MISMATCH);
+    assert_message("is not in the catalogue");
+    setup(NULL);
+    edit(RELEASE_FILE_PROBES, "\"neighbors\":[[", "\"neighbors\"", "\"nobody\"");
+    assert_int_equal(open_copy(true, false), STATUS_FORMAT);
+    assert_message("\"neighbors\" is no array");
+}
+
+static void engine_open_neighbours_that_are_not_listed_do_not_serve(void **state)
+{
+    (void)state;
+    struct engine_config config = {copied, true, true};
+    struct engine *engine = NULL;
+    edit(RELEASE_FILE_MANIFEST, "\"files\"", RELEASE_FILE_NEIGHBORS, "other.safetensors");
+    assert_int_equal(engine_open(&config, &engine, &err), STATUS_OK);
+    assert_null(engine->neighbors);
+    engine_close(engine);
+    assert_int_equal(open_copy(true, false), STATUS_MISMATCH);
+    assert_message("line 1: the build had session neighbours, the release has none");
+}
+
+static void engine_open_unusable_neighbours_are_refused_by_name(void **state)
+{
+    (void)state;
+    struct buf bytes;
+    test_read(released, RELEASE_FILE_NEIGHBORS, &bytes);
+    test_write(copied, RELEASE_FILE_NEIGHBORS, bytes.data, bytes.len / 2);
+    buf_free(&bytes);
+    assert_int_equal(open_copy(true, true), STATUS_FORMAT);
+    assert_message(RELEASE_FILE_NEIGHBORS);
+    tiny_shop_add_neighbors(&shop, TINY_ITEMS - 1);
+    test_read(shop.model, MODEL_FILE_NEIGHBORS, &bytes);
+    test_write(copied, RELEASE_FILE_NEIGHBORS, bytes.data, bytes.len);
+    buf_free(&bytes);
+    assert_int_equal(open_copy(true, true), STATUS_MISMATCH);
+    assert_message(RELEASE_FILE_NEIGHBORS);
+}
+
+/* As every release before neighbours: no file, no member in its probes. */
+static void engine_open_release_without_neighbours_opens(void **state)
+{
+    (void)state;
+    char path[PATH_BYTES_MAX];
+    struct history_event event = {7, EVENT_VIEW, EVENT_TIME_UNKNOWN};
+    struct probe_history history = {&event, 1, 0};
+    struct engine_config config = {copied, true, true};
+    struct engine *engine = NULL;
+    struct buf probes;
+    edit(RELEASE_FILE_MANIFEST, "\"files\"", RELEASE_FILE_NEIGHBORS, "other.safetensors");
+    assert_int_equal(engine_open(&config, &engine, &err), STATUS_OK);
+    assert_int_equal(path_join(path, copied, RELEASE_FILE_PROBES, NULL), STATUS_OK);
+    assert_int_equal(probes_write(engine, path, &history, 1, &err), STATUS_OK);
+    engine_close(engine);
+    test_read(copied, RELEASE_FILE_PROBES, &probes);
+    assert_null(strstr(buf_text(&probes), "neighbors"));
+    buf_free(&probes);
+    assert_int_equal(open_copy(true, false), STATUS_OK);
 }
 
 /* Puts the ids of the top items to out, quoted. */
@@ -380,6 +451,10 @@ int main(void)
         CASE(probes_replay_changed_score_is_a_mismatch),
         CASE(probes_replay_changed_vector_is_a_mismatch),
         CASE(probes_replay_changed_item_is_a_mismatch),
+        CASE(probes_replay_changed_neighbour_is_a_mismatch),
+        CASE(engine_open_neighbours_that_are_not_listed_do_not_serve),
+        CASE(engine_open_unusable_neighbours_are_refused_by_name),
+        CASE(engine_open_release_without_neighbours_opens),
         CASE(probes_replay_item_of_another_score_is_a_mismatch),
         CASE(probes_replay_unknown_history_item_is_a_mismatch),
         CASE(probes_replay_malformed_lines_name_their_number),

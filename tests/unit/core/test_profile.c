@@ -27,7 +27,7 @@ static void profile_parse_full_profile_is_read(void **state)
     assert_int_equal(
         parse("{\"description\": \"x\", \"weights\": {\"similarity\": 0.5, \"in_stock\": "
               "-2, \"freshness\": 1e6}, \"freshness_half_life_days\": 7, "
-              "\"diversity\": 1, \"candidates\": 2000}\n",
+              "\"diversity\": 1, \"candidates\": 2000, \"neighbor_candidates\": 0}\n",
               &profile, &err),
         STATUS_OK);
     assert_string_equal(profile.name, "test");
@@ -39,6 +39,28 @@ static void profile_parse_full_profile_is_read(void **state)
     assert_true(profile.freshness_half_life_days == 7.0);
     assert_true(profile.diversity == 1.0);
     assert_int_equal(profile.candidates, 2000);
+    assert_int_equal(profile.neighbor_candidates, 0);
+}
+
+static void profile_parse_neighbors_weigh_as_similarity_unless_said(void **state)
+{
+    static const struct {
+        const char *json;
+        double weight;
+    } cases[] = {
+        {"{}", 1.0},
+        {"{\"weights\": {\"similarity\": 0.5}}", 0.5},
+        {"{\"weights\": {\"popularity\": 1}}", 0.0},
+        {"{\"weights\": {\"similarity\": 1, \"neighbors\": 0}}", 0.0},
+        {"{\"weights\": {\"neighbors\": 2, \"similarity\": 1}}", 2.0},
+    };
+    (void)state;
+    for (size_t c = 0; c < sizeof(cases) / sizeof(cases[0]); c++) {
+        struct profile profile;
+        assert_int_equal(parse(cases[c].json, &profile, NULL), STATUS_OK);
+        assert_true(profile.weights[FEATURE_NEIGHBORS] == cases[c].weight);
+        assert_int_equal(profile.neighbor_candidates, 200);
+    }
 }
 
 static void profile_parse_empty_object_is_the_default(void **state)
@@ -81,6 +103,9 @@ static void profile_parse_mistakes_are_named(void **state)
         {"{\"candidates\": 0}", "candidates"},
         {"{\"candidates\": 2001}", "candidates"},
         {"{\"candidates\": 1.5}", "candidates"},
+        {"{\"neighbor_candidates\": -1}", "neighbor_candidates"},
+        {"{\"neighbor_candidates\": 2001}", "neighbor_candidates"},
+        {"{\"neighbor_candidates\": 0.5}", "neighbor_candidates"},
         {"{\"freshness_half_life_days\": 0}", "freshness_half_life_days"},
         {"{\"freshness_half_life_days\": 36501}", "freshness_half_life_days"},
         {"{\"weights\": []}", "weights"},
@@ -165,6 +190,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(profile_parse_full_profile_is_read),
         cmocka_unit_test(profile_parse_empty_object_is_the_default),
+        cmocka_unit_test(profile_parse_neighbors_weigh_as_similarity_unless_said),
         cmocka_unit_test(profile_parse_hash_follows_the_text),
         cmocka_unit_test(profile_parse_mistakes_are_named),
         cmocka_unit_test(profile_set_load_reads_every_profile_of_a_folder),

@@ -13,7 +13,9 @@
 
 #include "base/log.h"
 #include "base/rng.h"
+#include "core/model_folder.h"
 #include "core/train_model.h"
+#include "embeddings/neighbors.h"
 
 enum { USERS = 120, SESSIONS_A_USER = 2, EVENTS_A_SESSION = 9, FILE_MAX_BYTES = 1 << 26 };
 static const int64_t FIRST_MS = 1700000000000;
@@ -167,6 +169,33 @@ enum status tiny_shop_train(const struct tiny_shop *shop, struct error *err)
     config.n_threads = 1;
     config.seed = 1;
     return train_model(&config, &result, err);
+}
+
+void tiny_shop_add_neighbors(const struct tiny_shop *shop, size_t n_rows)
+{
+    enum { SESSIONS = 200, EVENTS = 5 };
+    static struct history_event events[SESSIONS * EVENTS];
+    static uint64_t offsets[SESSIONS + 1];
+    const struct neighbors_blend blend = {.weight = 0.5, .floor = 1e-3};
+    struct neighbors_settings settings;
+    char path[PATH_BYTES_MAX];
+    struct rng rng;
+    rng_init(&rng, 9);
+    for (size_t s = 0; s < SESSIONS; s++) {
+        for (size_t e = 0; e < EVENTS; e++) {
+            size_t row = s + TINY_CLUSTERS * (size_t)rng_below(&rng, 8);
+            events[s * EVENTS + e] = (struct history_event){
+                (uint32_t)(row % n_rows), EVENT_VIEW, FIRST_MS + (int64_t)(s * EVENTS + e) * 60000};
+        }
+        offsets[s + 1] = (s + 1) * EVENTS;
+    }
+    const struct event_log log = {.events = events,
+                                  .offsets = offsets,
+                                  .n_sequences = SESSIONS,
+                                  .n_events = (size_t)SESSIONS * EVENTS};
+    neighbors_settings_default(NEIGHBORS_VMIS, &settings);
+    path_of(path, shop->model, MODEL_FILE_NEIGHBORS);
+    assert_int_equal(neighbors_build(&log, n_rows, &settings, &blend, path, NULL), STATUS_OK);
 }
 
 void tiny_shop_build_config(const struct tiny_shop *shop, struct build_config *config)

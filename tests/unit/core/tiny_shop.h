@@ -26,6 +26,9 @@ void tiny_shop_make(struct tiny_shop *shop);
 void tiny_shop_remove(struct tiny_shop *shop);
 /* One thread, seed 1, few epochs. */
 enum status tiny_shop_train(const struct tiny_shop *shop, struct error *err);
+/* neighbors.safetensors (vmis) for the model folder, of sessions within one category each, of the
+ * folder's first n_rows rows. */
+void tiny_shop_add_neighbors(const struct tiny_shop *shop, size_t n_rows);
 /* One thread, recall 0.95; from the folder shop->model. */
 void tiny_shop_build_config(const struct tiny_shop *shop, struct build_config *config);
 
