@@ -12,8 +12,8 @@
 #include "base/alloc.h"
 #include "base/vectors.h"
 #include "embeddings/attention_internal.h"
-#include "embeddings/train/vector_math.h"
 #include "embeddings/user_model_internal.h"
+#include "embeddings/vector_math.h"
 
 enum { GROUP_USERS = 64, LINE_FLOATS = 16 };
 
@@ -22,11 +22,6 @@ struct attention {
     struct attention_weights weights; /* views into values */
     float *values;
 };
-
-static size_t round_to_line(size_t n)
-{
-    return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
-}
 
 static enum status read_weights(struct attention *model, const struct safetensors *file,
                                 struct error *err)
@@ -40,7 +35,7 @@ static enum status read_weights(struct attention *model, const struct safetensor
     size_t total = 0;
     attention_tensors(&model->settings, tensors);
     for (size_t i = 0; i < ATTENTION_TENSORS; i++) {
-        total += round_to_line(model_tensor_values(&tensors[i]));
+        total += floats_of_lines(model_tensor_values(&tensors[i]));
     }
     model->values = mem_alloc_vectors(total, sizeof(float));
     if (model->values == NULL) {
@@ -53,7 +48,7 @@ static enum status read_weights(struct attention *model, const struct safetensor
             return status;
         }
         *places[i] = at;
-        at += round_to_line(model_tensor_values(&tensors[i]));
+        at += floats_of_lines(model_tensor_values(&tensors[i]));
     }
     return STATUS_OK;
 }
@@ -106,20 +101,20 @@ static bool attention_workspace_floats(const void *parameters, size_t dim, size_
     const struct attention *model = parameters;
     const struct attention_settings *s = &model->settings;
     (void)n_users_max; /* users are taken in groups */
-    *out = round_to_line(dim) + round_to_line(s->history_max * s->dim) +
-           round_to_line(s->history_max) + 4 * round_to_line(GROUP_USERS * s->dim);
+    *out = floats_of_lines(dim) + floats_of_lines(s->history_max * s->dim) +
+           floats_of_lines(s->history_max) + 4 * floats_of_lines(GROUP_USERS * s->dim);
     return true;
 }
 
 static struct scratch lay_out(const struct attention *model, size_t item_dim, float *base)
 {
     const struct attention_settings *s = &model->settings;
-    size_t n_group = round_to_line(GROUP_USERS * s->dim);
+    size_t n_group = floats_of_lines(GROUP_USERS * s->dim);
     struct scratch scratch;
     scratch.row = base;
-    scratch.events = scratch.row + round_to_line(item_dim);
-    scratch.weights = scratch.events + round_to_line(s->history_max * s->dim);
-    scratch.newest = scratch.weights + round_to_line(s->history_max);
+    scratch.events = scratch.row + floats_of_lines(item_dim);
+    scratch.weights = scratch.events + floats_of_lines(s->history_max * s->dim);
+    scratch.newest = scratch.weights + floats_of_lines(s->history_max);
     scratch.query = scratch.newest + n_group;
     scratch.pooled = scratch.query + n_group;
     scratch.hidden = scratch.pooled + n_group;
@@ -173,23 +168,6 @@ static void pool(const struct attention *model, const struct vectors *items,
     }
 }
 
-static void write_user(const struct attention_settings *s, const float *hidden, size_t item_dim,
-                       float *out)
-{
-    float factor = 1.0F;
-    if (s->output_scale > 0.0) {
-        float length = vector_norm(hidden, s->dim);
-        factor = length > 0.0F ? (float)s->output_scale / length : 0.0F;
-    }
-    for (size_t c = 0; c < s->dim; c++) {
-        out[c] = hidden[c] * factor;
-    }
-    memset(out + s->dim, 0, (item_dim - s->dim) * sizeof(float));
-    if (s->has_bias) {
-        out[s->dim] = 1.0F;
-    }
-}
-
 static void product(const float *x, const float *weight, size_t n, size_t d, float beta, float *y)
 {
     cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (int)n, (int)d, (int)d, 1.0F, x, (int)d,
@@ -218,8 +196,9 @@ static void run_group(const struct attention *model, const struct vectors *items
     }
     product(scratch->pooled, model->weights.mix, n, d, 1.0F, scratch->hidden);
     product(scratch->newest, model->weights.newest, n, d, 1.0F, scratch->hidden);
+    const struct user_vector_shape shape = {d, items->dim, s->output_scale, s->has_bias};
     for (size_t u = 0; u < n; u++) {
-        write_user(s, scratch->hidden + u * d, items->dim, out + users[u] * items->dim);
+        user_vector_write(&shape, scratch->hidden + u * d, out + users[u] * items->dim);
     }
 }
 

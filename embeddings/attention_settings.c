@@ -61,12 +61,12 @@ void attention_tensors(const struct attention_settings *settings,
                        struct model_tensor tensors[ATTENTION_TENSORS])
 {
     const size_t d = settings->dim;
-    model_tensor_set(&tensors[ATTENTION_QUERY], "query.weight", d, d);
-    model_tensor_set(&tensors[ATTENTION_RECENCY], "recency", 1, settings->history_max);
-    model_tensor_set(&tensors[ATTENTION_TYPES], "types", 1, N_EVENT_TYPES);
-    model_tensor_set(&tensors[ATTENTION_MIX], "mix.weight", d, d);
-    model_tensor_set(&tensors[ATTENTION_NEWEST], "newest.weight", d, d);
-    model_tensor_set(&tensors[ATTENTION_BIAS], "bias", 1, d);
+    model_tensor_matrix(&tensors[ATTENTION_QUERY], "query.weight", d, d);
+    model_tensor_vector(&tensors[ATTENTION_RECENCY], "recency", settings->history_max);
+    model_tensor_vector(&tensors[ATTENTION_TYPES], "types", N_EVENT_TYPES);
+    model_tensor_matrix(&tensors[ATTENTION_MIX], "mix.weight", d, d);
+    model_tensor_matrix(&tensors[ATTENTION_NEWEST], "newest.weight", d, d);
+    model_tensor_vector(&tensors[ATTENTION_BIAS], "bias", d);
 }
 
 enum status attention_model_write(const char *path, const struct attention_settings *settings,

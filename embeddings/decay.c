@@ -149,18 +149,13 @@ static enum status decay_open(const struct user_model_source *source, void **par
     return STATUS_OK;
 }
 
-static size_t round_to_line(size_t n)
-{
-    return (n + 15) / 16 * 16;
-}
-
 /* One row [D] and the exponents of one history [history_max]; users are computed one by one. */
 static bool decay_workspace_floats(const void *parameters, size_t dim, size_t n_users_max,
                                    size_t *out)
 {
     const struct decay *decay = parameters;
     (void)n_users_max;
-    *out = round_to_line(dim) + round_to_line(decay->history_max);
+    *out = floats_of_lines(dim) + floats_of_lines(decay->history_max);
     return true;
 }
 
@@ -231,7 +226,7 @@ static void decay_embed(const void *parameters, const struct vectors *items, flo
     const struct decay *decay = parameters;
     const size_t dim = items->dim;
     float *row_space = scratch;
-    float *weights = scratch + round_to_line(dim);
+    float *weights = scratch + floats_of_lines(dim);
     memset(out, 0, batch->n_users * dim * sizeof(*out));
     for (size_t b = 0; b < batch->n_users; b++) {
         const struct history_event *events = batch->events + batch->offsets[b];

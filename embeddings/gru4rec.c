@@ -30,11 +30,6 @@ struct gru4rec {
     size_t tokens_max;
 };
 
-static size_t round_to_line(size_t n)
-{
-    return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
-}
-
 /* ---- opening ---- */
 
 static void place_weights(struct gru4rec *model, const float *const *data, size_t n)
@@ -62,7 +57,7 @@ static enum status read_weights(struct gru4rec *model, const struct safetensors 
     size_t n = gru4rec_tensors(&model->settings, tensors);
     size_t total = 0;
     for (size_t i = 0; i < n; i++) {
-        total += round_to_line(model_tensor_values(&tensors[i]));
+        total += floats_of_lines(model_tensor_values(&tensors[i]));
     }
     model->values = mem_alloc_vectors(total, sizeof(float));
     if (model->values == NULL) {
@@ -75,7 +70,7 @@ static enum status read_weights(struct gru4rec *model, const struct safetensors 
             return status;
         }
         data[i] = at;
-        at += round_to_line(model_tensor_values(&tensors[i]));
+        at += floats_of_lines(model_tensor_values(&tensors[i]));
     }
     place_weights(model, data, n);
     return STATUS_OK;
@@ -138,9 +133,9 @@ static bool gru4rec_workspace_floats(const void *parameters, size_t dim, size_t 
     const struct gru4rec_settings *s = &model->settings;
     size_t t = model->tokens_max;
     (void)n_users_max; /* users are taken in groups */
-    *out = round_to_line(dim) + round_to_line(t * widest(s)) +
-           round_to_line(t * 3 * s->hidden_dim) + round_to_line(t * s->hidden_dim) +
-           round_to_line(t * 3 * s->hidden_dim) + round_to_line(t * s->dim);
+    *out = floats_of_lines(dim) + floats_of_lines(t * widest(s)) +
+           floats_of_lines(t * 3 * s->hidden_dim) + floats_of_lines(t * s->hidden_dim) +
+           floats_of_lines(t * 3 * s->hidden_dim) + floats_of_lines(t * s->dim);
     return true;
 }
 
@@ -150,11 +145,11 @@ static struct scratch lay_out(const struct gru4rec *model, size_t item_dim, floa
     size_t t = model->tokens_max;
     struct scratch scratch;
     scratch.row = base;
-    scratch.inputs = scratch.row + round_to_line(item_dim);
-    scratch.gates = scratch.inputs + round_to_line(t * widest(s));
-    scratch.state = scratch.gates + round_to_line(t * 3 * s->hidden_dim);
-    scratch.hidden = scratch.state + round_to_line(t * s->hidden_dim);
-    scratch.output = scratch.hidden + round_to_line(t * 3 * s->hidden_dim);
+    scratch.inputs = scratch.row + floats_of_lines(item_dim);
+    scratch.gates = scratch.inputs + floats_of_lines(t * widest(s));
+    scratch.state = scratch.gates + floats_of_lines(t * 3 * s->hidden_dim);
+    scratch.hidden = scratch.state + floats_of_lines(t * s->hidden_dim);
+    scratch.output = scratch.hidden + floats_of_lines(t * 3 * s->hidden_dim);
     return scratch;
 }
 
@@ -208,22 +203,9 @@ static void run_layer(const struct gru4rec *model, size_t layer, const struct gr
     }
 }
 
-/* out [D] from o [d]. */
-static void write_user(const struct gru4rec_settings *s, const float *o, size_t item_dim,
-                       float *out)
+static struct user_vector_shape shape_of(const struct gru4rec_settings *s, size_t item_dim)
 {
-    float factor = 1.0F;
-    if (s->output_scale > 0.0) {
-        float length = vector_norm(o, s->dim);
-        factor = length > 0.0F ? (float)s->output_scale / length : 0.0F;
-    }
-    for (size_t c = 0; c < s->dim; c++) {
-        out[c] = o[c] * factor;
-    }
-    memset(out + s->dim, 0, (item_dim - s->dim) * sizeof(float));
-    if (s->has_bias) {
-        out[s->dim] = 1.0F;
-    }
+    return (struct user_vector_shape){s->dim, item_dim, s->output_scale, s->has_bias};
 }
 
 static void embed_history(const struct gru4rec *model, const struct vectors *items,
@@ -300,8 +282,9 @@ static void gru4rec_embed(const void *parameters, const struct vectors *items,
             run_layer(model, layer, &group, &scratch, layer + 1 < s->n_layers);
         }
         const float *o = outputs(model, scratch.state, group.n_users, scratch.output);
+        const struct user_vector_shape shape = shape_of(s, items->dim);
         for (size_t u = 0; u < group.n_users; u++) {
-            write_user(s, o + u * s->dim, items->dim, out + group.users[u] * items->dim);
+            user_vector_write(&shape, o + u * s->dim, out + group.users[u] * items->dim);
         }
     }
 }
@@ -333,7 +316,8 @@ static void gru4rec_advance(const void *parameters, const struct vectors *items,
         gru4rec_gates(scratch.gates, scratch.hidden, h, mine);
         input = mine;
     }
-    write_user(s, outputs(model, input, 1, scratch.output), items->dim, out);
+    const struct user_vector_shape shape = shape_of(s, items->dim);
+    user_vector_write(&shape, outputs(model, input, 1, scratch.output), out);
 }
 
 const struct user_model_architecture user_model_gru4rec = {

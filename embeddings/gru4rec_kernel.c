@@ -1,6 +1,6 @@
 #include "embeddings/gru4rec_kernel.h"
 
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 
 static inline float sigmoid_fast(float x)
 {
@@ -21,7 +21,7 @@ static inline float tanh_fast(float x)
     return x < 0.0F ? -t : t;
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 void gru4rec_gates(const float *restrict input, const float *restrict hidden, size_t h,
                    float *restrict state)
 {
@@ -34,7 +34,7 @@ void gru4rec_gates(const float *restrict input, const float *restrict hidden, si
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 /* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 void gru4rec_gates_keep(const float *restrict input, const float *restrict hidden, size_t h,
                         float *restrict state, float *restrict r, float *restrict z,

@@ -1,6 +1,5 @@
 #include "embeddings/gru4rec.h"
 
-#include <assert.h>
 #include <stdio.h>
 
 #include "base/vectors.h"
@@ -89,15 +88,17 @@ size_t gru4rec_tensors(const struct gru4rec_settings *settings,
         for (int i = 0; i < GRU4REC_LAYER_TENSORS; i++) {
             char name[MODEL_TENSOR_NAME_BYTES];
             (void)snprintf(name, sizeof(name), "layers.%zu.%s", layer, names[i]);
-            const bool is_weight = i == GRU4REC_INPUT_WEIGHT || i == GRU4REC_HIDDEN_WEIGHT;
-            const size_t n_columns = i == GRU4REC_INPUT_WEIGHT ? n_inputs : h;
-            model_tensor_set(&tensors[n++], name, is_weight ? 3 * h : 1,
-                             is_weight ? n_columns : 3 * h);
+            if (i == GRU4REC_INPUT_WEIGHT || i == GRU4REC_HIDDEN_WEIGHT) {
+                model_tensor_matrix(&tensors[n++], name, 3 * h,
+                                    i == GRU4REC_INPUT_WEIGHT ? n_inputs : h);
+            } else {
+                model_tensor_vector(&tensors[n++], name, 3 * h);
+            }
         }
     }
     if (settings->has_output) {
-        model_tensor_set(&tensors[n++], "output.weight", settings->dim, h);
-        model_tensor_set(&tensors[n++], "output.bias", 1, settings->dim);
+        model_tensor_matrix(&tensors[n++], "output.weight", settings->dim, h);
+        model_tensor_vector(&tensors[n++], "output.bias", settings->dim);
     }
     return n;
 }

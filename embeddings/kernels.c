@@ -5,6 +5,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "embeddings/vector_math.h"
+
 /* Kernels between the matrix products of a forward pass. Legend: T rows, d columns.
  *
  * The products of a transformer of width 64 run near the machine's peak, so that what lies between
@@ -19,15 +21,6 @@
  * Hastings, "Approximations for Digital Computers", 1955, with coefficients of degree 6 of our own
  * fit (1.4e-8). GELU is written as max(v, 0) - |v| erfc(|v| / √2) / 2, which loses no digits on
  * either side, where v (1 + erf) / 2 cancels for negative v. */
-
-/* Sanitizers are not up yet when the loader chooses among variants, and clang knows the attribute
- * only from later versions on: they get the plain one. */
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
-#define CPU_VARIANTS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-#else
-#define CPU_VARIANTS
-#endif
 
 #define INLINE static inline __attribute__((always_inline))
 

@@ -113,15 +113,24 @@ size_t model_tensor_values(const struct model_tensor *tensor)
     return tensor->rank == 1 ? tensor->shape[0] : tensor->shape[0] * tensor->shape[1];
 }
 
-void model_tensor_set(struct model_tensor *tensor, const char *name, size_t n_rows,
-                      size_t n_columns)
+static void tensor_name(struct model_tensor *tensor, const char *name)
 {
     const size_t len = strlen(name);
     assert(len < sizeof(tensor->name));
-    *tensor = (struct model_tensor){.rank = n_rows == 1 ? 1 : 2};
-    memcpy(tensor->name, name, len);
-    tensor->shape[0] = n_rows == 1 ? n_columns : n_rows;
-    tensor->shape[1] = n_rows == 1 ? 0 : n_columns;
+    memcpy(tensor->name, name, len + 1);
+}
+
+void model_tensor_vector(struct model_tensor *tensor, const char *name, size_t n)
+{
+    *tensor = (struct model_tensor){.rank = 1, .shape = {n, 0}};
+    tensor_name(tensor, name);
+}
+
+void model_tensor_matrix(struct model_tensor *tensor, const char *name, size_t n_rows,
+                         size_t n_columns)
+{
+    *tensor = (struct model_tensor){.rank = 2, .shape = {n_rows, n_columns}};
+    tensor_name(tensor, name);
 }
 
 enum status model_tensor_read(const struct safetensors *file, const struct model_tensor *tensor,

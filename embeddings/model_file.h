@@ -46,9 +46,9 @@ struct model_tensor {
     size_t shape[2];
 };
 size_t model_tensor_values(const struct model_tensor *tensor);
-/* A tensor with one row is a vector: rank 1. */
-void model_tensor_set(struct model_tensor *tensor, const char *name, size_t n_rows,
-                      size_t n_columns);
+void model_tensor_vector(struct model_tensor *tensor, const char *name, size_t n);
+void model_tensor_matrix(struct model_tensor *tensor, const char *name, size_t n_rows,
+                         size_t n_columns);
 /* As safetensors_read_f32. */
 enum status model_tensor_read(const struct safetensors *file, const struct model_tensor *tensor,
                               float *out, struct error *err) STATUS_CHECKED;

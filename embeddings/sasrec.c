@@ -397,23 +397,6 @@ static void last_block(struct pass *pass, const struct sasrec_layer *layer,
     finish_block(pass, layer, next, n, pass->newest, pass->newest_norm);
 }
 
-/* h[d] to a user's vector out[D], which is zero. */
-static void write_user(const struct sasrec_settings *settings, const float *hidden, float *out)
-{
-    const size_t dim = settings->dim;
-    float scale = 1.0F;
-    if (settings->output_scale > 0.0) {
-        const float norm = vector_norm(hidden, dim);
-        scale = norm < FLT_MIN ? 0.0F : (float)settings->output_scale / norm;
-    }
-    for (size_t c = 0; c < dim; c++) {
-        out[c] = hidden[c] * scale;
-    }
-    if (settings->has_bias) {
-        out[dim] = 1.0F;
-    }
-}
-
 static void embed_users(struct pass *pass, float *out)
 {
     const struct sasrec *model = pass->model;
@@ -433,9 +416,11 @@ static void embed_users(struct pass *pass, float *out)
                              pass->newest_norm);
         }
     }
+    const struct user_vector_shape shape = {settings->dim, pass->items->dim, settings->output_scale,
+                                            settings->has_bias};
     for (size_t s = 0; s < pass->n_spans; s++) {
-        write_user(settings, hidden + s * settings->dim,
-                   out + pass->spans[s].user * pass->items->dim);
+        user_vector_write(&shape, hidden + s * settings->dim,
+                          out + pass->spans[s].user * pass->items->dim);
     }
 }
 

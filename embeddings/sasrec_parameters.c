@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "embeddings/sasrec_internal.h"
+#include "embeddings/user_model_internal.h"
 
 /* Weights of a SASRec model from its file to the form the forward pass multiplies with: one aligned
  * block, matrices turned to [in × out], so that no product has a transposed factor (which costs the
@@ -19,16 +20,11 @@ struct packer {
     const float *end;
 };
 
-static size_t round_to_line(size_t n)
-{
-    return (n + LINE_FLOATS - 1) / LINE_FLOATS * LINE_FLOATS;
-}
-
 static float *take(struct packer *packer, size_t n)
 {
     float *piece = packer->next;
-    assert((size_t)(packer->end - piece) >= round_to_line(n));
-    packer->next += round_to_line(n);
+    assert((size_t)(packer->end - piece) >= floats_of_lines(n));
+    packer->next += floats_of_lines(n);
     return piece;
 }
 
@@ -259,9 +255,9 @@ static void pack(struct packer *packer, const struct sasrec_weights *weights, st
 static size_t floats_needed(const struct sasrec_settings *settings,
                             const struct sasrec_tensor *tensors, size_t n)
 {
-    size_t n_floats = settings->n_blocks * 3 * round_to_line(settings->dim);
+    size_t n_floats = settings->n_blocks * 3 * floats_of_lines(settings->dim);
     for (size_t i = 0; i < n; i++) {
-        n_floats += round_to_line(tensors[i].n_values);
+        n_floats += floats_of_lines(tensors[i].n_values);
     }
     return n_floats;
 }

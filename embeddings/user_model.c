@@ -1,6 +1,7 @@
 #include "embeddings/user_model.h"
 
 #include <assert.h>
+#include <float.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -201,4 +202,20 @@ void user_model_advance(const struct user_model *model, struct user_model_worksp
     assert(model->architecture->advance != NULL);
     model->architecture->advance(model->parameters, &model->items, workspace->scratch, event, state,
                                  out);
+}
+
+void user_vector_write(const struct user_vector_shape *shape, const float *hidden, float *out)
+{
+    float scale = 1.0F;
+    if (shape->output_scale > 0.0) {
+        const float norm = vector_norm(hidden, shape->dim);
+        scale = norm < FLT_MIN ? 0.0F : (float)shape->output_scale / norm;
+    }
+    for (size_t c = 0; c < shape->dim; c++) {
+        out[c] = hidden[c] * scale;
+    }
+    memset(out + shape->dim, 0, (shape->item_dim - shape->dim) * sizeof(*out));
+    if (shape->has_bias) {
+        out[shape->dim] = 1.0F;
+    }
 }

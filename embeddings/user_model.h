@@ -28,7 +28,7 @@ struct history_batch {
 };
 
 struct user_model_info {
-    const char *architecture;  /* "decay", "sasrec" */
+    const char *architecture;  /* "decay", "sasrec", … */
     size_t dim;                /* D */
     size_t history_max;        /* events used of a history */
     const char *settings_json; /* for people and the manifest; borrowed from the model */
@@ -52,7 +52,7 @@ void user_model_workspace_close(struct user_model_workspace *workspace);
  * unknown ids before). Allocates nothing. Deterministic: the same batch gives the same bits on the
  * same machine. Of a user whose batch holds other users the vector is equal within 1e-5 of its
  * largest component: BLAS may sum in another order for another number of rows (OpenBLAS 0.3.21 was
- * seen to do so for transposed factors, which are avoided here; `decay` has the same bits always).
+ * seen to do so for transposed factors, which `sasrec` avoids; `decay` has the same bits always).
  */
 void user_model_embed(const struct user_model *model, struct user_model_workspace *workspace,
                       const struct history_batch *batch, float *out);

@@ -41,6 +41,21 @@ struct user_model_architecture {
                     const struct history_event *event, float *state, float *out);
 };
 
+/* How a hidden vector becomes a user vector: the first dim components, of length output_scale (0:
+ * as they are), then 1 with has_bias, then zeros up to item_dim. A zero vector stays zero. */
+struct user_vector_shape {
+    size_t dim, item_dim;
+    double output_scale;
+    bool has_bias;
+};
+void user_vector_write(const struct user_vector_shape *shape, const float *hidden, float *out);
+
+/* Floats that n take in scratch memory whose pieces begin at cache lines. */
+static inline size_t floats_of_lines(size_t n)
+{
+    return (n + 15) / 16 * 16;
+}
+
 extern const struct user_model_architecture user_model_decay;
 extern const struct user_model_architecture user_model_sasrec;
 extern const struct user_model_architecture user_model_gru4rec;

@@ -8,8 +8,6 @@
 #include "commands.h"
 #include "common.h"
 
-#define RESTARTED "AISLE_RESTARTED"
-
 /* `aisle <command> …`: finds the command and hands over. A command added is a row here, a line in
  * commands.h and a file in CMakeLists.txt. */
 
@@ -116,11 +114,12 @@ static int run(const struct command *command, int argc, char **argv)
 }
 
 /* OpenMP's threads spin while they wait unless told otherwise when the program is loaded; on a
- * machine that does other work too, training was up to 4 times slower for it. */
+ * machine that does other work too, training was up to 4 times slower for it. The program starts
+ * itself anew once; whoever has set a policy keeps it. */
 static void wait_without_spinning(char **argv)
 {
     /* NOLINTNEXTLINE(concurrency-mt-unsafe) before any thread */
-    if (setenv("OMP_WAIT_POLICY", "passive", 0) == 0 && setenv(RESTARTED, "1", 0) == 0) {
+    if (getenv("OMP_WAIT_POLICY") == NULL && setenv("OMP_WAIT_POLICY", "passive", 0) == 0) {
         (void)execv("/proc/self/exe", argv); /* where that fails, training is slower */
     }
 }
@@ -143,8 +142,7 @@ int main(int argc, char **argv)
                      AISLE_COMMIT[0] != '\0' ? " (" AISLE_COMMIT ")" : "");
         return EXIT_CODE_DONE;
     }
-    /* NOLINTNEXTLINE(concurrency-mt-unsafe) before any thread */
-    if (strcmp(argv[1], "train") == 0 && getenv(RESTARTED) == NULL) {
+    if (strcmp(argv[1], "train") == 0) {
         wait_without_spinning(argv);
     }
     for (size_t i = 0; i < N_COMMANDS; i++) {

@@ -3,7 +3,7 @@
 #include <math.h>
 #include <omp.h>
 
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 
 enum { BLOCK = 16384, PARALLEL_MIN = 65536, NORM_BLOCKS_MAX = 4096 };
 
@@ -28,7 +28,7 @@ static struct factors factors_of(const struct adamw *a)
     };
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void update(const struct factors *f, float *restrict weights, float *restrict gradient,
                    float *restrict mean, float *restrict square, size_t n)
 {
@@ -70,7 +70,7 @@ void adamw_update_rows(const struct adamw *adamw, float *weights, float *gradien
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static double block_norm(const float *x, size_t n)
 {
     double sum = 0.0;

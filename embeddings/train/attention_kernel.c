@@ -10,7 +10,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 
 enum { ACTIVATION_BLOCK = 8192, PARALLEL_MIN = 65536 };
 
@@ -20,7 +20,7 @@ struct head {
     float scale;
 };
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void head_forward(const struct head *head, const float *query, const float *key,
                          const float *value, float *probabilities, float *context)
 {
@@ -63,7 +63,7 @@ static void head_forward(const struct head *head, const float *query, const floa
 }
 
 /* dq, dk, dv: rows of the head alone, width apart, zero at the start. */
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 /* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static void head_backward(const struct head *head, const float *dcontext, const float *query,
                           const float *key, const float *value, float *probabilities, float *dq,
@@ -175,7 +175,7 @@ void attention_backward(const struct attention_shape *shape, const float *dconte
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void gelu(const float *restrict x, size_t n, float *restrict y)
 {
 #pragma omp simd
@@ -185,7 +185,7 @@ static void gelu(const float *restrict x, size_t n, float *restrict y)
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void gelu_gradient(const float *restrict x, size_t n, float *restrict dy)
 {
 #pragma omp simd

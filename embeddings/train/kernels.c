@@ -12,7 +12,7 @@
 #include <string.h>
 
 #include "base/rng.h"
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 
 enum {
     ROW_BLOCK = 128, /* rows of x a product takes at once */
@@ -89,7 +89,7 @@ void linear_backward(const float *x, const float *weight, const float *dy, size_
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 /* NOLINTNEXTLINE(readability-function-size) shapes are arguments */
 static float norm_row(const float *restrict row, const float *restrict weight,
                       const float *restrict bias, double epsilon, size_t dim, float *restrict y,
@@ -127,7 +127,7 @@ void norm_forward(const float *x, const float *weight, const float *bias, double
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void norm_input_gradient(const float *dy, const float *weight, const float *normed,
                                 float inverse, size_t dim, float *dx)
 {
@@ -147,7 +147,7 @@ static void norm_input_gradient(const float *dy, const float *weight, const floa
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void norm_weight_gradient(const float *restrict dy, const float *restrict normed,
                                  size_t n_rows, size_t dim, float *restrict weight_gradient,
                                  float *restrict bias_gradient)
@@ -186,7 +186,7 @@ static inline uint32_t mixed(uint32_t counter, uint32_t low, uint32_t high)
 }
 
 /* Components first … end - 1 of x; a mask is two products, which only wide registers make cheap. */
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void dropout_block(float *x, size_t first, size_t end, uint32_t threshold, float scale,
                           uint64_t seed)
 {

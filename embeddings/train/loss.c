@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 
 enum { TILE = 256, TILE_ROWS = 32, ITEM_BLOCK = 512 };
 
@@ -170,7 +170,7 @@ void loss_close(struct loss *loss)
 
 /* ---- passes over the scores of one event ---- */
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float row_add_max(float *restrict scores, const float *restrict shift, size_t n)
 {
     float largest = -INFINITY;
@@ -189,7 +189,7 @@ static float row_add_max(float *restrict scores, const float *restrict shift, si
     return largest;
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float row_exp(float *scores, size_t n, float largest)
 {
     float sum = 0.0F;
@@ -202,7 +202,7 @@ static float row_exp(float *scores, size_t n, float largest)
     return sum;
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void row_scale_shift(float *scores, size_t n, float scale, float shift)
 {
 #pragma omp simd
@@ -211,7 +211,7 @@ static void row_scale_shift(float *scores, size_t n, float scale, float shift)
     }
 }
 
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float row_sum(const float *scores, size_t n)
 {
     float sum = 0.0F;
@@ -345,7 +345,7 @@ static float dot(const float *a, const float *b, size_t n)
 
 /* Adds the shift and hides negatives that are the positive: they do not count. Returns the largest.
  */
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float row_shift_hide(float *restrict scores, const float *restrict shift,
                             const uint32_t *restrict drawn, uint32_t target, size_t n)
 {
@@ -360,7 +360,7 @@ static float row_shift_hide(float *restrict scores, const float *restrict shift,
 }
 
 /* row_exp with 0 for what is hidden. */
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float row_exp_hidden(float *scores, size_t n, float largest)
 {
     float sum = 0.0F;
@@ -393,7 +393,7 @@ static double softplus(double x)
 /* n ≤ GBCE_BLOCK scores → gradients; Σ log(1 + e^s) = Σ max(s, 0) + log Π (1 + e^-|s|): the sum is
  * returned, the product (at most 2^n) written, so that a block needs one logarithm. */
 enum { GBCE_BLOCK = 64 };
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static float gbce_block(float *scores, float weight, size_t n, float *product)
 {
     float sum = 0.0F;
@@ -429,7 +429,7 @@ static double gbce_row(const struct chunk *chunk, float *scores, float positive,
 }
 
 /* The bias gradients of a chunk's negatives take the place of their shifts. */
-TRAIN_CPU_VARIANTS
+CPU_VARIANTS
 static void sum_columns(const float *restrict scores, size_t n_rows, size_t n, float *restrict sums)
 {
     for (size_t s = 0; s < n; s++) {

@@ -54,9 +54,9 @@ struct network_architecture {
     void (*close)(struct network *network);
     size_t (*n_parameters)(const struct network *network);
     struct network_parameter *(*parameter)(struct network *network, size_t i);
-    /* hidden[T × d], kept by the network until the next forward; activations are kept for backward
-     * unless dropout is 0 and keep is false. */
-    const float *(*forward)(struct network *network, const struct network_batch *batch, bool keep);
+    /* hidden[T × d] and the activations that backward needs, kept by the network until the next
+     * forward. */
+    const float *(*forward)(struct network *network, const struct network_batch *batch);
     /* From the gradient of hidden [T × d] (may be overwritten): adds to the parameters' gradients
      * and writes the gradient of the inputs [T × d]. batch: as in the last forward. */
     void (*backward)(struct network *network, const struct network_batch *batch,

@@ -14,7 +14,8 @@
 #include "embeddings/train/kernels.h"
 #include "embeddings/train/network.h"
 #include "embeddings/train/parameters.h"
-#include "embeddings/train/vector_math.h"
+#include "embeddings/user_model_internal.h"
+#include "embeddings/vector_math.h"
 
 struct network {
     struct attention_settings settings;
@@ -26,24 +27,26 @@ struct network {
     float *dquery, *dpooled, *dscores; /* [T × d], [T × d], [L] */
 };
 
-static size_t round_to_line(size_t n)
-{
-    return (n + 15) / 16 * 16;
-}
-
 static size_t activation_floats(const struct attention_settings *s, size_t t)
 {
-    return 5 * round_to_line(t * s->dim) + round_to_line(t * s->history_max) +
-           round_to_line(s->history_max);
+    return 5 * floats_of_lines(t * s->dim) + floats_of_lines(t * s->history_max) +
+           floats_of_lines(s->history_max);
 }
 
 static size_t attention_bytes(const struct network_config *config)
 {
     const struct attention_settings *s = config->settings;
-    if (config->tokens_max > (size_t)1 << 24) {
+    struct model_tensor tensors[ATTENTION_TENSORS];
+    size_t n_weights = 0;
+    if (config->tokens_max > (size_t)1 << 24 || attention_settings_check(s, NULL) != STATUS_OK) {
         return SIZE_MAX;
     }
-    return activation_floats(s, config->tokens_max) * sizeof(float);
+    attention_tensors(s, tensors);
+    for (size_t i = 0; i < ATTENTION_TENSORS; i++) {
+        n_weights += model_tensor_values(&tensors[i]);
+    }
+    return (activation_floats(s, config->tokens_max) + 2 * n_weights) * sizeof(float) +
+           sizeof(struct network);
 }
 
 static void attention_close(struct network *net)
@@ -104,14 +107,14 @@ static enum status attention_open(const struct network_config *config, struct ne
         attention_close(net);
         return status;
     }
-    size_t td = round_to_line(t * settings->dim);
+    size_t td = floats_of_lines(t * settings->dim);
     net->query = net->memory;
     net->pooled = net->query + td;
     net->hidden = net->pooled + td;
     net->dquery = net->hidden + td;
     net->dpooled = net->dquery + td;
     net->weights = net->dpooled + td;
-    net->dscores = net->weights + round_to_line(t * settings->history_max);
+    net->dscores = net->weights + floats_of_lines(t * settings->history_max);
     initialise(net, config->seed);
     *out = net;
     return STATUS_OK;
@@ -175,10 +178,8 @@ static void pool(struct network *net, const struct network_batch *batch, size_t 
     }
 }
 
-static const float *attention_forward(struct network *net, const struct network_batch *batch,
-                                      bool keep)
+static const float *attention_forward(struct network *net, const struct network_batch *batch)
 {
-    (void)keep; /* activations have their place whether they are wanted or not */
     const struct network_parameter *items = net->parameters.items;
     size_t d = net->settings.dim;
     size_t t = batch->offsets[batch->n_sequences];

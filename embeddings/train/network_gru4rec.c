@@ -17,6 +17,7 @@
 #include "embeddings/train/kernels.h"
 #include "embeddings/train/network.h"
 #include "embeddings/train/parameters.h"
+#include "embeddings/user_model_internal.h"
 
 struct layer {
     struct network_parameter *parameters; /* GRU4REC_INPUT_WEIGHT … */
@@ -45,11 +46,6 @@ struct network {
     uint32_t *counts;   /* [tokens_max + 2] scratch of ordering */
 };
 
-static size_t round_to_line(size_t n)
-{
-    return (n + 15) / 16 * 16;
-}
-
 static size_t widest(const struct gru4rec_settings *s)
 {
     return s->dim > s->hidden_dim ? s->dim : s->hidden_dim;
@@ -66,7 +62,7 @@ static size_t carve(struct network *net, float *base, size_t t)
 #define TAKE(place, n)                                                                             \
     do {                                                                                           \
         (place) = base != NULL ? base + used : NULL;                                               \
-        used += round_to_line(n);                                                                  \
+        used += floats_of_lines(n);                                                                \
     } while (0)
     for (size_t l = 0; l < s->n_layers; l++) {
         struct layer *layer = &net->layers[l];
@@ -95,11 +91,17 @@ static size_t gru4rec_bytes(const struct network_config *config)
 {
     const struct gru4rec_settings *settings = config->settings;
     struct network net = {.settings = *settings};
-    if (config->tokens_max > (size_t)1 << 24) {
+    struct model_tensor tensors[GRU4REC_TENSORS_MAX];
+    size_t n_weights = 0;
+    if (config->tokens_max > (size_t)1 << 24 ||
+        gru4rec_settings_check(settings, NULL) != STATUS_OK) {
         return SIZE_MAX;
     }
-    return carve(&net, NULL, config->tokens_max) * sizeof(float) +
-           config->tokens_max * 2 * sizeof(uint32_t);
+    for (size_t i = gru4rec_tensors(settings, tensors); i-- > 0;) {
+        n_weights += model_tensor_values(&tensors[i]);
+    }
+    return (carve(&net, NULL, config->tokens_max) + 2 * n_weights) * sizeof(float) +
+           (config->sequences_max + config->tokens_max + 3) * sizeof(uint32_t) + sizeof(net);
 }
 
 static void gru4rec_close(struct network *net)
@@ -262,10 +264,8 @@ static uint64_t layer_seed(const struct network_batch *batch, size_t layer)
     return batch->dropout_seed * 0x9e3779b97f4a7c15ULL + layer;
 }
 
-static const float *gru4rec_forward(struct network *net, const struct network_batch *batch,
-                                    bool keep)
+static const float *gru4rec_forward(struct network *net, const struct network_batch *batch)
 {
-    (void)keep; /* activations have their place whether they are wanted or not */
     const struct gru4rec_settings *s = &net->settings;
     size_t t = batch->offsets[batch->n_sequences];
     size_t n_steps = order_sequences(net, batch);

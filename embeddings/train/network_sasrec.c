@@ -20,6 +20,7 @@
 #include "embeddings/train/kernels.h"
 #include "embeddings/train/network.h"
 #include "embeddings/train/parameters.h"
+#include "embeddings/user_model_internal.h"
 
 /* Places in the list of parameters; a block's own count from its first. */
 enum { BLOCK_PARAMETERS = 16, GLOBAL_PARAMETERS_MAX = 7 };
@@ -158,7 +159,7 @@ struct carver {
 static float *carve(struct carver *carver, size_t n)
 {
     float *piece = carver->base != NULL ? carver->base + carver->used : NULL;
-    carver->used += (n + 15) / 16 * 16;
+    carver->used += floats_of_lines(n);
     return piece;
 }
 
@@ -411,10 +412,8 @@ static void forward_block(struct network *net, const struct network_batch *batch
     add_all(out, s->residual_normed ? block->f : block->y, td);
 }
 
-static const float *sasrec_forward(struct network *net, const struct network_batch *batch,
-                                   bool keep)
+static const float *sasrec_forward(struct network *net, const struct network_batch *batch)
 {
-    (void)keep; /* activations have their place whether they are wanted or not */
     const struct sasrec_settings *s = &net->settings;
     size_t t = batch->offsets[batch->n_sequences];
     float *first = net->blocks[0].x;

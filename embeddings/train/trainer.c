@@ -21,7 +21,7 @@ extern void openblas_set_num_threads(int n_threads);
 
 /* ---- settings ---- */
 
-static void default_network(const char *architecture, struct trainer_settings *settings)
+static void default_network(struct trainer_settings *settings)
 {
     if (settings->architecture == &network_sasrec) {
         sasrec_settings_default(&settings->network.sasrec);
@@ -35,7 +35,6 @@ static void default_network(const char *architecture, struct trainer_settings *s
     } else {
         attention_settings_default(&settings->network.attention);
     }
-    (void)architecture;
 }
 
 bool trainer_settings_default(const char *architecture, struct trainer_settings *settings)
@@ -70,7 +69,7 @@ bool trainer_settings_default(const char *architecture, struct trainer_settings 
     for (size_t i = 0; i < sizeof(KNOWN) / sizeof(KNOWN[0]); i++) {
         if (strcmp(KNOWN[i]->name, architecture) == 0) {
             settings->architecture = KNOWN[i];
-            default_network(architecture, settings);
+            default_network(settings);
             return true;
         }
     }
@@ -251,16 +250,18 @@ static enum status allocate_batch(struct trainer *trainer, struct error *err)
     return STATUS_OK;
 }
 
-size_t trainer_bytes(const struct trainer_settings *settings, size_t n_items)
+double trainer_bytes(const struct trainer_settings *settings, size_t n_items)
 {
     struct trainer_settings s = *settings;
     const struct network_config config = {s.dim, s.batch_events, s.batch_events, s.seed,
                                           complete_network(&s)};
-    size_t table = n_items * (s.dim + (s.item_bias ? 1 : 0)) * sizeof(float);
-    size_t n_tables = 5U + (s.average > 0.0 ? 1U : 0U) + (s.normalised_scale > 0.0 ? 1U : 0U);
-    size_t n_threads = s.n_threads != 0 ? s.n_threads : (size_t)omp_get_num_procs();
-    return n_tables * table + s.architecture->bytes(&config) + loss_bytes(&s.loss, n_items, s.dim) +
-           4 * s.batch_events * s.dim * sizeof(float) + n_threads * 32 * n_items * sizeof(float);
+    double table = (double)n_items * (double)(s.dim + (s.item_bias ? 1 : 0)) * sizeof(float);
+    double n_tables = 5.0 + (s.average > 0.0 ? 1.0 : 0.0) + (s.normalised_scale > 0.0 ? 1.0 : 0.0);
+    double n_threads = (double)(s.n_threads != 0 ? s.n_threads : (size_t)omp_get_num_procs());
+    return n_tables * table + (double)s.architecture->bytes(&config) +
+           (double)loss_bytes(&s.loss, n_items, s.dim) +
+           4.0 * (double)s.batch_events * (double)s.dim * sizeof(float) +
+           n_threads * 32.0 * (double)n_items * sizeof(float);
 }
 
 void trainer_close(struct trainer *trainer)

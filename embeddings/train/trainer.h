@@ -82,8 +82,8 @@ struct trainer_curve {
 };
 
 struct trainer;
-/* Bytes that training will hold, without the events. */
-size_t trainer_bytes(const struct trainer_settings *settings, size_t n_items);
+/* Bytes that training will hold, without the events (a double: nothing overflows). */
+double trainer_bytes(const struct trainer_settings *settings, size_t n_items);
 /* log: borrowed while open, rows < n_items. INVALID names the setting in err's field. */
 enum status trainer_open(const struct trainer_settings *settings, const struct event_log *log,
                          size_t n_items, struct trainer **out, struct error *err) STATUS_CHECKED;

@@ -284,7 +284,7 @@ double trainer_step(struct trainer *trainer, double rate)
         .dropout = s->dropout,
         .dropout_seed = trainer_seed(trainer, SEED_DROPOUT, trainer->step),
     };
-    const float *hidden = s->architecture->forward(trainer->network, &batch, true);
+    const float *hidden = s->architecture->forward(trainer->network, &batch);
     if (s->normalised_scale > 0.0) {
         normalise_hidden(trainer, hidden, n);
         hidden = trainer->hidden;

@@ -80,8 +80,7 @@ static void take_users(struct trainer *trainer, float *users, size_t stride)
         .events = batch->events,
         .inputs = trainer->inputs,
     };
-    const float *hidden =
-        trainer->settings.architecture->forward(trainer->network, &network_batch, false);
+    const float *hidden = trainer->settings.architecture->forward(trainer->network, &network_batch);
     double scale = trainer->settings.normalised_scale;
     for (size_t s = 0; s < batch->n_sequences; s++) {
         const float *h = hidden + (batch->offsets[s + 1] - 1) * dim;

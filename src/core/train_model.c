@@ -28,7 +28,6 @@ enum {
     TRAIN_TABLES = 2, /* input and output vectors */
     TEXT_MAX_BYTES = 1 << 20,
 };
-#define IDS_MAX_BYTES ((size_t)1 << 32)
 
 void train_config_default(struct train_config *config)
 {
@@ -94,25 +93,15 @@ static enum status check_config(struct training *training, struct error *err)
 
 static enum status check_out(struct training *training, struct error *err)
 {
-    size_t len = strlen(training->config->out_dir);
-    while (len > 1 && training->config->out_dir[len - 1] == '/') {
-        len--;
+    enum status status =
+        model_folder_writer_check(&training->writer, training->config->out_dir, err);
+    if (status != STATUS_OK) {
+        return status;
     }
-    int n =
-        snprintf(training->out, sizeof(training->out), "%.*s", (int)len, training->config->out_dir);
-    if (n < 0 || (size_t)n != len) {
-        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
-    }
-    n = snprintf(training->checkpoint, sizeof(training->checkpoint), "%s.checkpoint",
-                 training->out);
+    int n = snprintf(training->checkpoint, sizeof(training->checkpoint), "%s.checkpoint",
+                     training->writer.out);
     if (n < 0 || (size_t)n >= sizeof(training->checkpoint)) {
         return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
-    }
-    /* An empty folder is fine: removing it proves that it is one. */
-    if (file_exists(training->out) && !model_folder_is_one(training->out) &&
-        rmdir(training->out) != 0) {
-        return error_set(err, STATUS_EXISTS, "%.150s is there and is no model folder: not replaced",
-                         training->out);
     }
     return STATUS_OK;
 }
@@ -160,9 +149,15 @@ enum status training_load_events(struct training *training, enum event_grouping 
         .grouping = grouping,
         .session_gap_ms = (int64_t)SESSION_GAP_MINUTES * 60 * 1000,
     };
+    if (training->is_loaded && training->loaded == grouping) {
+        return STATUS_OK;
+    }
     event_log_free(&training->log);
     training->log = (struct event_log){.n_events = 0};
-    return event_log_load(&config, &training->log, &training->counts, NULL, err);
+    enum status status = event_log_load(&config, &training->log, &training->counts, NULL, err);
+    training->is_loaded = status == STATUS_OK;
+    training->loaded = grouping;
+    return status;
 }
 
 static enum status read_sessions(struct training *training, struct error *err)
@@ -233,62 +228,24 @@ static enum status learn(struct training *training, struct error *err)
 enum status training_path(const struct training *training, const char *name,
                           char out[PATH_BYTES_MAX], struct error *err)
 {
-    return path_join(out, training->temporary, name, err);
+    return model_folder_writer_path(&training->writer, name, out, err);
 }
 
 static enum status make_temporary(struct training *training, struct error *err)
 {
-    char path[PATH_BYTES_MAX];
-    int n = snprintf(path, sizeof(path), "%s.tmp-%ld", training->out, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof(path)) {
-        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
-    }
-    enum status status = dir_remove(path, err); /* of an earlier process with this number */
-    if (status == STATUS_OK) {
-        status = dir_make(path, err);
-    }
-    if (status == STATUS_OK) {
-        memcpy(training->temporary, path, sizeof(path));
-    }
-    return status;
+    return model_folder_writer_begin(&training->writer, err);
 }
 
 static enum status write_vectors(struct training *training, struct error *err)
 {
-    char path[PATH_BYTES_MAX];
-    uint64_t n = idmap_size(training->rows);
-    const struct tensor_to_write tensors[] = {
-        {MODEL_TENSOR_VECTORS, TENSOR_F32, 2, {n, training->dim}, training->vectors},
-        {MODEL_TENSOR_COUNTS, TENSOR_F32, 1, {n}, training->item_counts},
-    };
-    enum status status = training_path(training, MODEL_FILE_VECTORS, path, err);
-    if (status == STATUS_OK) {
-        status =
-            safetensors_write(path, tensors, sizeof(tensors) / sizeof(tensors[0]), NULL, 0, err);
-    }
-    return status;
+    const struct vectors vectors = {training->vectors, idmap_size(training->rows), training->dim,
+                                    VECTOR_F32};
+    return model_folder_writer_vectors(&training->writer, &vectors, training->item_counts, err);
 }
 
 static enum status write_ids(struct training *training, struct error *err)
 {
-    char path[PATH_BYTES_MAX];
-    struct buf text;
-    buf_init(&text, IDS_MAX_BYTES);
-    for (uint32_t row = 0; row < idmap_size(training->rows); row++) {
-        size_t len = 0;
-        const char *id = idmap_id(training->rows, row, &len);
-        buf_append(&text, id, len);
-        buf_append_char(&text, '\n');
-    }
-    enum status status = training_path(training, MODEL_FILE_ITEM_IDS, path, err);
-    if (status == STATUS_OK && text.status != STATUS_OK) {
-        status = error_set(err, text.status, "writing item ids: %s", status_text(text.status));
-    }
-    if (status == STATUS_OK) {
-        status = file_write_atomic(path, buf_text(&text), text.len, err);
-    }
-    buf_free(&text);
-    return status;
+    return model_folder_writer_ids(&training->writer, training->rows, err);
 }
 
 static enum status write_weights(struct training *training, struct error *err)
@@ -371,57 +328,24 @@ static void encode_report(const struct training *training, struct buf *text)
 
 static enum status write_report(struct training *training, struct error *err)
 {
-    char path[PATH_BYTES_MAX];
     struct buf text;
     training->result->seconds = (double)(clock_monotonic_us() - training->start_us) / 1e6;
     buf_init(&text, TEXT_MAX_BYTES);
     encode_report(training, &text);
-    enum status status = training_path(training, MODEL_FILE_TRAINING, path, err);
-    if (status == STATUS_OK && text.status != STATUS_OK) {
-        status = error_set(err, text.status, "writing %s: %s", path, status_text(text.status));
-    }
-    if (status == STATUS_OK) {
-        status = file_write_atomic(path, buf_text(&text), text.len, err);
-    }
+    enum status status =
+        model_folder_writer_text(&training->writer, MODEL_FILE_TRAINING, &text, err);
     buf_free(&text);
     return status;
 }
 
-/* The temporary folder takes the old one's place; the old one comes back if that fails. */
 static enum status put_in_place(struct training *training, struct error *err)
 {
-    char old[PATH_BYTES_MAX];
-    int n = snprintf(old, sizeof(old), "%s.old-%ld", training->out, (long)getpid());
-    if (n < 0 || (size_t)n >= sizeof(old)) {
-        return error_set(err, STATUS_LIMIT, "the path of the output folder is too long");
-    }
-    enum status status = file_fsync(training->temporary, err);
-    if (status == STATUS_OK) {
-        status = check_out(training, err); /* again: hours may have passed */
-    }
-    if (status != STATUS_OK) {
-        return status;
-    }
-    bool replaces = file_exists(training->out);
-    if (replaces && rename(training->out, old) != 0) {
-        return error_set_errno(err, "renaming %s", training->out);
-    }
-    if (rename(training->temporary, training->out) != 0) {
-        status = error_set_errno(err, "naming %s", training->out);
-        if (replaces && rename(old, training->out) != 0) {
-            error_prefix(err, "the old model is now %.100s; ", old);
-        }
-        return status;
-    }
-    training->temporary[0] = '\0';
-    if (training->is_sequence && unlink(training->checkpoint) != 0 &&
+    enum status status = model_folder_writer_commit(&training->writer, err);
+    if (status == STATUS_OK && training->is_sequence && unlink(training->checkpoint) != 0 &&
         file_exists(training->checkpoint)) {
         LOG_WARN("the checkpoint stays", LOG_S("path", training->checkpoint));
     }
-    if (replaces && dir_remove(old, NULL) != STATUS_OK) {
-        LOG_WARN("the replaced model stays", LOG_S("dir", old));
-    }
-    return STATUS_OK;
+    return status;
 }
 
 static enum status draw_curve(struct training *training, struct error *err)
@@ -448,11 +372,10 @@ enum status train_model(const struct train_config *config, struct train_result *
     for (size_t i = 0; i < sizeof(STEPS) / sizeof(STEPS[0]) && status == STATUS_OK; i++) {
         status = STEPS[i](&training, err);
     }
-    if (training.temporary[0] != '\0' && dir_remove(training.temporary, NULL) != STATUS_OK) {
-        LOG_WARN("temporary folder stays", LOG_S("dir", training.temporary));
-    }
+    model_folder_writer_abandon(&training.writer);
     result->dim = training.dim;
-    result->blend_weight = training.blend.weight;
+    result->blend_weight =
+        training.has_neighbors && !training.blend.is_primary ? training.blend.weight : 0.0;
     trainer_close(training.trainer);
     mem_free(training.search);
     mem_free(training.vectors);

@@ -40,7 +40,9 @@ enum status train_neighbors_check(struct training *training, struct error *err)
     const struct train_config *config = training->config;
     const struct train_overrides *o = &config->overrides;
     enum neighbors_kind kind = NEIGHBORS_VMIS;
-    training->blend = (struct neighbors_blend){.floor = neighbors_blend_floor_default()};
+    /* Weight 1 until held-out events say otherwise; a model without any keeps it. */
+    training->blend =
+        (struct neighbors_blend){.weight = 1.0, .floor = neighbors_blend_floor_default()};
     if (neighbors_kind_parse(config->model, &kind)) {
         training->blend.is_primary = true;
     } else if (o->neighbors == NULL || strcmp(o->neighbors, "none") == 0) {
@@ -328,7 +330,6 @@ enum status train_neighbors_tune(struct training *training, struct error *err)
     char path[PATH_BYTES_MAX];
     struct neighbors *neighbors = NULL;
     if (trainer_data(training->trainer)->n_cases == 0) {
-        training->blend.weight = 1.0; /* nothing to tune on */
         return STATUS_OK;
     }
     int64_t *until = held_out_times(training);

@@ -287,7 +287,7 @@ static enum status search(struct training *training, struct error *err)
         .log = &training->log,
         .n_items = training->result->n_items,
         .budget_seconds = budget,
-        .folder = training->temporary,
+        .folder = training->writer.temporary,
         .seed = training->config->seed,
     };
     struct trainer_settings best;
@@ -325,7 +325,7 @@ enum status train_sequence_learn(struct training *training, struct error *err)
     if (begin_anew && unlink(training->checkpoint) != 0 && file_exists(training->checkpoint)) {
         return error_set_errno(err, "removing %s", training->checkpoint);
     }
-    double bytes = (double)trainer_bytes(settings, n) +
+    double bytes = trainer_bytes(settings, n) +
                    (double)training->log.n_events * sizeof(struct history_event) +
                    (double)idmap_bytes(training->rows);
     LOG_INFO("training", LOG_S("model", training->config->model), LOG_I("items", n),
@@ -380,7 +380,6 @@ void train_sequence_encode(const struct training *training, struct json_writer *
 
 enum status train_sequence_draw(const struct training *training, struct error *err)
 {
-    char path[PATH_BYTES_MAX];
     char title[128];
     struct buf text;
     if (!training->is_sequence) {
@@ -390,10 +389,7 @@ enum status train_sequence_draw(const struct training *training, struct error *e
     (void)snprintf(title, sizeof(title), "Training of %s", training->config->model);
     enum status status = train_curve_svg(trainer_curve(training->trainer), title, &text, err);
     if (status == STATUS_OK) {
-        status = training_path(training, MODEL_FILE_CURVE, path, err);
-    }
-    if (status == STATUS_OK) {
-        status = file_write_atomic(path, buf_text(&text), text.len, err);
+        status = model_folder_writer_text(&training->writer, MODEL_FILE_CURVE, &text, err);
     }
     buf_free(&text);
     return status;

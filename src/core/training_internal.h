@@ -5,6 +5,7 @@
 #include "base/hash.h"
 #include "base/idmap.h"
 #include "base/json_write.h"
+#include "core/model_folder_write.h"
 #include "core/train_model.h"
 #include "core/train_search.h"
 #include "embeddings/neighbors.h"
@@ -18,8 +19,7 @@ struct training {
     const struct train_config *config;
     struct train_result *result;
     int64_t start_us;
-    char out[PATH_BYTES_MAX];        /* without slashes at its end */
-    char temporary[PATH_BYTES_MAX];  /* "" before it is there */
+    struct model_folder_writer writer;
     char checkpoint[PATH_BYTES_MAX]; /* beside out; sequence models */
 
     bool is_sequence;   /* sasrec, gru4rec, attention */
@@ -34,6 +34,8 @@ struct training {
     struct idmap *rows;
     struct event_log_counts counts;
     struct event_log log;
+    bool is_loaded; /* log, grouped as loaded says */
+    enum event_grouping loaded;
     struct trainer *trainer;
     struct train_search_report *search; /* NULL: none */
     float *vectors;                     /* [N × D] */
@@ -43,7 +45,7 @@ struct training {
     char settings_hash[SHA256_HEX_BYTES];
 };
 
-/* train_model.c: (re)loads training->log. */
+/* train_model.c: training->log in this grouping; reads the file unless it is that already. */
 enum status training_load_events(struct training *training, enum event_grouping grouping,
                                  struct error *err) STATUS_CHECKED;
 /* Path of a file of the temporary folder. */

@@ -96,6 +96,22 @@ class Models(TrainTest):
         shown = run("inspect", release, "--json")
         self.assertEqual(json.loads(shown.stdout)["training"]["neighbors"]["kind"], "vmis")
 
+    def test_neighbors_beside_decay_count(self):
+        trained = self.train("decayed", "--neighbors", "vmis", "--epochs", "1",
+                             "--threads", "1", *FAST[:2])
+        self.assertEqual(trained.returncode, 0, trained.stderr)
+        with open(self.path("decayed", "training.json"), encoding="utf-8") as file:
+            self.assertEqual(json.load(file)["neighbors"]["blend_weight"], 1)
+        release = self.release("decayed")
+        pairs = self.path("pairs.tsv")
+        with open(pairs, "w", encoding="utf-8") as out:
+            out.writelines(f"i{i}\ti{i + 1}\n" for i in range(ITEMS - 1))
+        result = run("evaluate", "offline", "--release", release, "--pairs", pairs, "--k", "5",
+                     "--json")
+        self.assertEqual(result.returncode, 0, result.stderr)
+        rows = json.loads(result.stdout)
+        self.assertGreater(rows["metrics"]["hr@5"], rows["rows"]["vector"]["metrics"]["hr@5"])
+
     def test_same_seed_same_bytes(self):
         for out, threads in (("a", "1"), ("b", "2")):
             trained = self.train(out, "--model", "sasrec", "--epochs", "2", *FAST[:-1], threads)

@@ -135,7 +135,7 @@ static void assert_pass(struct golden *golden)
                                         .offsets = golden->offsets,
                                         .events = golden->events,
                                         .inputs = inputs};
-    const float *hidden = golden->architecture->forward(golden->network, &batch, true);
+    const float *hidden = golden->architecture->forward(golden->network, &batch);
     assert_close(golden, "", "hidden", hidden, n * DIM, 0.0);
     const struct loss_settings settings = {.kind = LOSS_FULL};
     struct loss *loss;

@@ -213,7 +213,7 @@ static double gradient_error(naive_forward *forward, double *values, const float
 static void run(const struct network_batch *batch, float *input_gradient)
 {
     float dhidden[EVENTS * DIM];
-    (void)problem.architecture->forward(problem.network, batch, true);
+    (void)problem.architecture->forward(problem.network, batch);
     for (size_t i = 0; i < EVENTS * DIM; i++) {
         dhidden[i] = (float)problem.projection[i];
     }
@@ -229,7 +229,7 @@ static void compare_with_naive(naive_forward *forward)
     double wanted[EVENTS * DIM];
     float dinputs[EVENTS * DIM];
     forward(&problem, wanted);
-    const float *hidden = a->forward(problem.network, &batch, false);
+    const float *hidden = a->forward(problem.network, &batch);
     for (size_t i = 0; i < EVENTS * DIM; i++) {
         assert_true(fabs(wanted[i] - (double)hidden[i]) <= 1e-5 * (1.0 + fabs(wanted[i])));
     }
@@ -301,7 +301,7 @@ static void network_attention_matches_naive_differences(void **state)
 
 static double network_loss(const struct network_batch *batch)
 {
-    const float *hidden = problem.architecture->forward(problem.network, batch, true);
+    const float *hidden = problem.architecture->forward(problem.network, batch);
     double loss = 0.0;
     for (size_t i = 0; i < EVENTS * DIM; i++) {
         loss += problem.projection[i] * (double)hidden[i];

@@ -300,7 +300,7 @@ static void check(const char *name, const struct sasrec_settings *settings)
     float dhidden[EVENTS * DIM];
     float dinputs[EVENTS * DIM];
     double worst_hidden = 0.0;
-    const float *hidden = network_sasrec.forward(problem.network, &batch, true);
+    const float *hidden = network_sasrec.forward(problem.network, &batch);
     naive_hidden(&problem, wanted);
     for (size_t i = 0; i < EVENTS * DIM; i++) {
         worst_hidden = fmax(worst_hidden, fabs((double)hidden[i] - wanted[i]));
@@ -399,7 +399,7 @@ static void backward_dropout_matches_differences_of_same_masks(void **state)
     fill_normal(kept, problem.dhidden, EVENTS * DIM, 22);
     fill_normal(direction, NULL, EVENTS * DIM, 23);
     memcpy(dhidden, kept, sizeof(kept));
-    (void)network_sasrec.forward(problem.network, &batch, true);
+    (void)network_sasrec.forward(problem.network, &batch);
     network_sasrec.backward(problem.network, &batch, dhidden, dinputs);
     double wanted = 0.0;
     double losses[2] = {0.0, 0.0};
@@ -408,7 +408,7 @@ static void backward_dropout_matches_differences_of_same_masks(void **state)
         for (size_t i = 0; i < EVENTS * DIM; i++) {
             inputs[i] = (float)problem.inputs[i] + (side == 0 ? -step : step) * direction[i];
         }
-        const float *hidden = network_sasrec.forward(problem.network, &batch, true);
+        const float *hidden = network_sasrec.forward(problem.network, &batch);
         for (size_t i = 0; i < EVENTS * DIM; i++) {
             losses[side] += (double)hidden[i] * (double)kept[i];
         }
@@ -421,7 +421,7 @@ static void backward_dropout_matches_differences_of_same_masks(void **state)
     assert_true(fabs(difference - wanted) < 0.01 * fabs(wanted));
     const double with_mask = losses[0];
     batch.dropout_seed++;
-    const float *other = network_sasrec.forward(problem.network, &batch, true);
+    const float *other = network_sasrec.forward(problem.network, &batch);
     double loss = 0.0;
     for (size_t i = 0; i < EVENTS * DIM; i++) {
         loss += (double)other[i] * (double)kept[i];
@@ -447,7 +447,7 @@ static void backward_called_twice_adds_parameter_gradients(void **state)
     assert_string_equal(up->name, "blocks.1.ffn.up.weight");
     assert_true(up->n == FFN * DIM && up->n_rows == FFN && up->is_decayed);
     for (int i = 0; i < 2; i++) {
-        (void)network_sasrec.forward(problem.network, &batch, true);
+        (void)network_sasrec.forward(problem.network, &batch);
         fill_normal(dhidden, NULL, EVENTS * DIM, 22);
         network_sasrec.backward(problem.network, &batch, dhidden, dinputs[i]);
         if (i == 0) {

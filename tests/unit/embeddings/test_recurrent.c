@@ -85,7 +85,7 @@ static void compare(const struct network_architecture *architecture, const void 
     }
     const struct network_batch batch = {
         .n_sequences = N_USERS, .offsets = offsets, .events = oldest_first, .inputs = inputs};
-    const float *hidden = architecture->forward(net, &batch, false);
+    const float *hidden = architecture->forward(net, &batch);
     assert_int_equal(architecture->write(net, path, ITEM_DIM, &err), STATUS_OK);
     assert_int_equal(user_model_open(path, &table, &model, &err), STATUS_OK);
     assert_int_equal(user_model_workspace_open(model, N_USERS, &workspace, &err), STATUS_OK);

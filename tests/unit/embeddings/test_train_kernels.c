@@ -13,7 +13,7 @@
 
 #include "embeddings/train/adamw.h"
 #include "embeddings/train/attention_kernel.h"
-#include "embeddings/train/vector_math.h"
+#include "embeddings/vector_math.h"
 #include "gradient_check.h"
 
 static const double TOLERANCE = 1e-4;

@@ -756,10 +756,10 @@ static void bytes_grows_with_what_is_wanted(void **state)
 {
     (void)state;
     struct trainer_settings settings = small_settings();
-    const size_t plain = trainer_bytes(&settings, ITEMS);
+    const double plain = trainer_bytes(&settings, ITEMS);
     assert_true(plain > 5 * ITEMS * 16 * sizeof(float));
     settings.average = 0.9;
-    const size_t averaged = trainer_bytes(&settings, ITEMS);
+    const double averaged = trainer_bytes(&settings, ITEMS);
     assert_int_equal(averaged - plain, ITEMS * 16 * sizeof(float));
     assert_true(trainer_bytes(&settings, 10 * ITEMS) > 5 * averaged / 4);
 }

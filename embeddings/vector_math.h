@@ -1,16 +1,18 @@
-#ifndef AISLE_EMBEDDINGS_TRAIN_VECTOR_MATH_H
-#define AISLE_EMBEDDINGS_TRAIN_VECTOR_MATH_H
+#ifndef AISLE_EMBEDDINGS_VECTOR_MATH_H
+#define AISLE_EMBEDDINGS_VECTOR_MATH_H
 
 #include <stdint.h>
 #include <string.h>
 
-/* CPU variants of a kernel, chosen when the program is loaded. Sanitizers' runtimes are not up yet
- * when the choice is made, so that they get the plain one. */
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || defined(__clang__)
-#define TRAIN_CPU_VARIANTS
+/* CPU variants of a kernel, chosen when the program is loaded. Sanitizers are not up yet when the
+ * loader chooses, and clang knows the attribute only from later versions on: they get the plain
+ * one.
+ */
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_THREAD__) && !defined(__SANITIZE_ADDRESS__)
+#define CPU_VARIANTS __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
-#define TRAIN_CPU_VARIANTS                                                                         \
-    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define CPU_VARIANTS
 #endif
 
 /* e^x for x in -87 … 87 (clamped below), relative error under 3e-7: range reduction to ±ln 2 / 2
