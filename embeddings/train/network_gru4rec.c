@@ -51,40 +51,28 @@ static size_t widest(const struct gru4rec_settings *s)
     return s->dim > s->hidden_dim ? s->dim : s->hidden_dim;
 }
 
-/* Hands out pieces of base; NULL only counts. */
-/* NOLINTNEXTLINE(readability-function-cognitive-complexity,readability-function-size) a plain list
- */
-static size_t carve(struct network *net, float *base, size_t t)
+static void carve_all(struct carver *carver, size_t t, struct network *net)
 {
     const struct gru4rec_settings *s = &net->settings;
-    size_t h = s->hidden_dim;
-    size_t used = 0;
-#define TAKE(place, n)                                                                             \
-    do {                                                                                           \
-        (place) = base != NULL ? base + used : NULL;                                               \
-        used += floats_of_lines(n);                                                                \
-    } while (0)
+    size_t th = t * s->hidden_dim;
     for (size_t l = 0; l < s->n_layers; l++) {
         struct layer *layer = &net->layers[l];
-        TAKE(layer->x, t * widest(s));
-        TAKE(layer->input_gates, t * 3 * h);
-        TAKE(layer->hidden_n, t * h);
-        TAKE(layer->r, t * h);
-        TAKE(layer->z, t * h);
-        TAKE(layer->n, t * h);
-        TAKE(layer->before, t * h);
-        TAKE(layer->state, t * h);
+        float **const states[] = {&layer->hidden_n, &layer->r,      &layer->z,
+                                  &layer->n,        &layer->before, &layer->state};
+        layer->x = carve(carver, t * widest(s));
+        layer->input_gates = carve(carver, 3 * th);
+        for (size_t i = 0; i < sizeof(states) / sizeof(states[0]); i++) {
+            *states[i] = carve(carver, th);
+        }
     }
-    TAKE(net->hidden, t * s->dim);
-    TAKE(net->states, t * h);
-    TAKE(net->gates, t * 3 * h);
-    TAKE(net->gate_inputs, t * 3 * h);
-    TAKE(net->gate_hidden, t * 3 * h);
-    TAKE(net->step_hidden, t * 3 * h);
-    TAKE(net->gradient[0], t * widest(s));
-    TAKE(net->gradient[1], t * widest(s));
-#undef TAKE
-    return used;
+    float **const gates[] = {&net->gates, &net->gate_inputs, &net->gate_hidden, &net->step_hidden};
+    for (size_t i = 0; i < sizeof(gates) / sizeof(gates[0]); i++) {
+        *gates[i] = carve(carver, 3 * th);
+    }
+    net->hidden = carve(carver, t * s->dim);
+    net->states = carve(carver, th);
+    net->gradient[0] = carve(carver, t * widest(s));
+    net->gradient[1] = carve(carver, t * widest(s));
 }
 
 static size_t gru4rec_bytes(const struct network_config *config)
@@ -100,7 +88,9 @@ static size_t gru4rec_bytes(const struct network_config *config)
     for (size_t i = gru4rec_tensors(settings, tensors); i-- > 0;) {
         n_weights += model_tensor_values(&tensors[i]);
     }
-    return (carve(&net, NULL, config->tokens_max) + 2 * n_weights) * sizeof(float) +
+    struct carver carver = {NULL, 0};
+    carve_all(&carver, config->tokens_max, &net);
+    return (carver.used + 2 * n_weights) * sizeof(float) +
            (config->sequences_max + config->tokens_max + 3) * sizeof(uint32_t) + sizeof(net);
 }
 
@@ -161,7 +151,9 @@ static enum status gru4rec_open(const struct network_config *config, struct netw
     net->tokens_max = config->tokens_max;
     status = make_parameters(net, config->seed, err);
     if (status == STATUS_OK) {
-        net->memory = mem_alloc_vectors(carve(net, NULL, config->tokens_max), sizeof(float));
+        struct carver carver = {NULL, 0};
+        carve_all(&carver, config->tokens_max, net);
+        net->memory = mem_alloc_vectors(carver.used, sizeof(float));
         net->order = mem_alloc_array(config->sequences_max + 1, sizeof(*net->order));
         net->counts = mem_alloc_array(config->tokens_max + 2, sizeof(*net->counts));
         if (net->memory == NULL || net->order == NULL || net->counts == NULL) {
@@ -173,7 +165,8 @@ static enum status gru4rec_open(const struct network_config *config, struct netw
         gru4rec_close(net);
         return status;
     }
-    (void)carve(net, net->memory, config->tokens_max);
+    struct carver carver = {net->memory, 0};
+    carve_all(&carver, config->tokens_max, net);
     *out = net;
     return STATUS_OK;
 }

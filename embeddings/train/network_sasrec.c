@@ -20,7 +20,6 @@
 #include "embeddings/train/kernels.h"
 #include "embeddings/train/network.h"
 #include "embeddings/train/parameters.h"
-#include "embeddings/user_model_internal.h"
 
 /* Places in the list of parameters; a block's own count from its first. */
 enum { BLOCK_PARAMETERS = 16, GLOBAL_PARAMETERS_MAX = 7 };
@@ -148,19 +147,6 @@ static void initialise(struct network *net, uint64_t seed)
             weights_normal(p->value, p->n, 0.02, seed + i);
         }
     }
-}
-
-/* Hands out pieces of one allocation; with base NULL it only counts. */
-struct carver {
-    float *base;
-    size_t used;
-};
-
-static float *carve(struct carver *carver, size_t n)
-{
-    float *piece = carver->base != NULL ? carver->base + carver->used : NULL;
-    carver->used += floats_of_lines(n);
-    return piece;
 }
 
 static void carve_block(struct carver *carver, const struct sasrec_settings *s, size_t tokens,

@@ -4,6 +4,7 @@
 #include <stdio.h>
 
 #include "base/alloc.h"
+#include "embeddings/user_model_internal.h"
 
 struct network_parameter *parameter_add(struct parameter_set *set, const char *name, size_t n_rows,
                                         size_t n_columns, bool is_decayed)
@@ -37,4 +38,11 @@ void parameter_set_free(struct parameter_set *set)
 {
     mem_free(set->values);
     mem_free(set->gradients);
+}
+
+float *carve(struct carver *carver, size_t n)
+{
+    float *piece = carver->base != NULL ? carver->base + carver->used : NULL;
+    carver->used += floats_of_lines(n);
+    return piece;
 }

@@ -18,4 +18,12 @@ struct network_parameter *parameter_add(struct parameter_set *set, const char *n
 enum status parameter_set_allocate(struct parameter_set *set, struct error *err) STATUS_CHECKED;
 void parameter_set_free(struct parameter_set *set); /* a zeroed struct is legal */
 
+/* Hands out pieces of one allocation for activations, each from a cache line on; with base NULL it
+ * only counts, and the pieces are NULL. */
+struct carver {
+    float *base;
+    size_t used; /* floats */
+};
+float *carve(struct carver *carver, size_t n);
+
 #endif
